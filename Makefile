@@ -1,0 +1,70 @@
+# Fluence: the commands a newcomer, a developer and CI use. `make help` lists them.
+#
+# The target folder is shared by all clones of this machine, so that a fresh clone builds only our own crates;
+# set CARGO_TARGET_DIR to build elsewhere.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+export FLUENCE_CACHE ?= $(HOME)/.cache/fluence
+export CARGO_TARGET_DIR ?= $(FLUENCE_CACHE)/target
+export FLUENCE_KEYS ?= $(FLUENCE_CACHE)/keys
+FLUENCE := $(CARGO_TARGET_DIR)/debug/fluence
+
+.PHONY: help bootstrap build demo test test-fast test-slow test-rocksdb check lint bench bench-compare release contracts artifacts clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+bootstrap: ## install what is missing (apt, npm, the demo's data); repeats do nothing
+	@scripts/bootstrap.sh all
+
+build: ## build the `fluence` binary
+	@scripts/bootstrap.sh rust
+	cargo build --locked -p fluence-cli
+
+demo: ## set up everything and run the whole story; DEMO_SEED=n and DAMAGE=none are honoured
+	@scripts/bootstrap.sh all
+	cargo build --locked -p fluence-cli
+	$(FLUENCE) demo --out target/demo
+
+test: ## set up everything and run every test
+	@scripts/bootstrap.sh all
+	@scripts/test.sh all
+
+test-fast: ## the Rust tests alone
+	@scripts/test.sh rust
+
+test-slow: ## the tests marked slow: full-size shapes, long property runs
+	cargo test --locked --workspace -- --ignored
+
+test-rocksdb: ## the store suite on RocksDB; builds its library once per machine (about 20 minutes)
+	@scripts/bootstrap.sh rocksdb
+	@scripts/rocksdb.sh >/dev/null
+	@scripts/test.sh rocksdb
+
+check: lint test-fast ## what to run before each commit: format, clippy with warnings denied, the fast tests
+
+lint: ## format, clippy with warnings denied, planted violations
+	@scripts/bootstrap.sh rust
+	@scripts/lint.sh
+
+bench: ## our benches, tuned for this machine's processor
+	RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/native cargo bench --locked -p fluence-benches
+
+bench-compare: ## against other engines, in their own workspace
+	cd benches/compare && RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/compare cargo bench --locked
+
+release: ## the optimised binary with RocksDB
+	@scripts/bootstrap.sh rocksdb
+	ROCKSDB_LIB_DIR=$$(scripts/rocksdb.sh) ROCKSDB_STATIC=1 CARGO_PROFILE_RELEASE_LTO=thin cargo build --locked --release -p fluence-cli --features rocksdb
+
+contracts: ## the Solidity tests alone
+	@scripts/bootstrap.sh node
+	@scripts/test.sh contracts
+
+artifacts: ## compile the contracts and rewrite the committed ABI and bytecode
+	@scripts/bootstrap.sh node
+	cd contracts && node scripts/artifacts.mjs
+
+clean: ## remove this clone's demo output and contract caches; the shared target folder stays
+	rm -rf target contracts/out contracts/cache

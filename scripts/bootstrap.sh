@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Installs what is missing, says what it does, and does nothing the second time.
+#
+#   scripts/bootstrap.sh rust      compiler and linker
+#   scripts/bootstrap.sh node      Node.js, and the pinned npm packages (Foundry, solc, snarkjs)
+#   scripts/bootstrap.sh data      the demo's flights, checked by SHA-256
+#   scripts/bootstrap.sh rocksdb   libclang for RocksDB's bindings
+#   scripts/bootstrap.sh all       rust, node and data
+#
+# Needs: Debian or a relative of it, root or sudo, and the package registries. rustup is expected to be there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf 'bootstrap: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else die "need root or sudo for: $*"; fi
+}
+
+apt_updated=
+apt_install() {
+    command -v apt-get >/dev/null || die "apt-get is missing; install by hand: $*"
+    if [ -z "$apt_updated" ]; then
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq || die "apt-get update failed: is the registry reachable?"
+        apt_updated=1
+    fi
+    say "installing $*"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# need COMMAND PACKAGE..: installs the packages where the command is missing.
+need() {
+    local command=$1
+    shift
+    command -v "$command" >/dev/null || apt_install "$@"
+}
+
+rust() {
+    need cc build-essential
+    if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then die "add $HOME/.cargo/bin to PATH"; fi
+    command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs first"
+    # rust-toolchain.toml names the release; rustup fetches it where it may.
+    if ! cargo --version >/dev/null 2>&1; then
+        channel=$(awk -F '"' '/^channel/ { print $2 }' rust-toolchain.toml)
+        say "installing Rust $channel"
+        rustup toolchain install "$channel" --profile minimal --component rustfmt --component clippy
+    fi
+}
+
+# npm_packages FOLDER: installs what its lock file pins, unless that is what is there.
+npm_packages() {
+    local stamp="$1/node_modules/.fluence-lock"
+    if ! cmp -s "$1/package-lock.json" "$stamp"; then
+        say "installing the npm packages of $1"
+        (cd "$1" && npm ci --no-audit --no-fund --loglevel=error >/dev/null)
+        cp "$1/package-lock.json" "$stamp"
+    fi
+}
+
+node() {
+    need node nodejs
+    need npm npm
+    npm_packages contracts
+    npm_packages tests/interop
+}
+
+data() {
+    need python3 python3
+    tests/demo/fetch_flights.sh
+}
+
+rocksdb() {
+    rust
+    need clang clang
+    [ -n "$(find /usr/lib -name 'libclang*.so*' -print -quit 2>/dev/null)" ] || apt_install libclang-dev
+}
+
+case "${1:-all}" in
+rust | node | data | rocksdb) "$1" ;;
+all)
+    rust
+    node
+    data
+    ;;
+*) die "no such part: $1" ;;
+esac

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Runs the test suites, says which were skipped and why, and ends with one line of totals.
+#
+#   scripts/test.sh all | rust | vectors | contracts | interop | rocksdb | demo
+#
+# A suite that cannot run on this machine prints `SKIPPED name: reason` and is counted.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export FLUENCE_CACHE="${FLUENCE_CACHE:-$HOME/.cache/fluence}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$FLUENCE_CACHE/target}"
+export FLUENCE_KEYS="${FLUENCE_KEYS:-$FLUENCE_CACHE/keys}"
+export NO_COLOR=1
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+passed=0
+failed=()
+
+# suite NAME COMMAND..: runs one suite and notes how it ended.
+suite() {
+    local name=$1 start=$SECONDS
+    shift
+    printf '\n== %s\n' "$name"
+    if "$@" 2>&1 | tee -a "$log"; then
+        passed=$((passed + 1))
+        printf '== %s passed in %d s\n' "$name" $((SECONDS - start))
+    else
+        failed+=("$name")
+        printf '== %s FAILED after %d s\n' "$name" $((SECONDS - start))
+    fi
+}
+
+skip() { printf 'SKIPPED %s: %s\n' "$1" "$2" | tee -a "$log"; }
+
+rust() { suite rust cargo test --locked --workspace; }
+vectors() { suite poseidon2-generator python3 tests/poseidon2/generate.py --check; }
+contracts() {
+    suite contracts-artifacts bash -c 'cd contracts && node scripts/artifacts.mjs --check'
+    suite contracts bash -c 'cd contracts && bin/forge test'
+}
+interop() { suite interop scripts/interop.sh; }
+rocksdb() {
+    if dir=$(scripts/rocksdb.sh --where); then
+        ROCKSDB_LIB_DIR=$dir ROCKSDB_STATIC=1 suite rocksdb \
+            cargo test --locked -p fluence-engine --features rocksdb --target-dir "$CARGO_TARGET_DIR/rocksdb" rocks
+    else
+        skip rocksdb "its library is not built on this machine; make test-rocksdb builds it (about 20 minutes)"
+    fi
+}
+demo() {
+    suite demo bash -c 'cargo build --locked -p fluence-cli && "$CARGO_TARGET_DIR/debug/fluence" demo --out target/demo && python3 tests/demo/check_report.py target/demo/report.json'
+}
+
+case "${1:-all}" in
+rust | vectors | contracts | interop | rocksdb | demo) "$1" ;;
+all)
+    rust
+    vectors
+    contracts
+    interop
+    rocksdb
+    demo
+    ;;
+*)
+    echo "test.sh: no such suite: $1" >&2
+    exit 2
+    ;;
+esac
+
+skipped=$(grep -c '^SKIPPED ' "$log")
+printf '\n'
+grep '^SKIPPED ' "$log"
+[ ${#failed[@]} = 0 ] || printf 'failed: %s\n' "${failed[*]}"
+printf 'suites: %d passed, %d failed, %d skipped\n' "$passed" ${#failed[@]} "$skipped"
+[ ${#failed[@]} = 0 ]

@@ -1,0 +1,222 @@
+//! Operations: what writers sign and a cluster orders.
+//!
+//! Rule    a writer's operations form a chain (sequence number and id of the one before), so even a captured cluster can withhold
+//!         or roll back, but never invent, reorder or replay. `SignedOp -> VerifiedOp` is in `crypto::sign`.
+//! Source  DESIGN section 7
+
+use crate::codec::Bounded;
+use crate::limits::{
+    CHANGES_MAX, INLINE_SEGMENT_BYTES_MAX, LIVE_SEGMENTS_MAX, MEMBERS_MAX, PROJECTIONS_MAX, WRITERS_MAX,
+};
+use crate::segment::PublicSchema;
+use crate::tree::SegmentPreimage;
+use crate::{Address, DatabaseId, Height, NodeId, OpId, ProjectionId, SegmentId, SegmentRoot, TableId, Version};
+use borsh::{BorshDeserialize, BorshSerialize};
+
+/// A signature by a node's Ed25519 key.
+pub type NodeSignature = [u8; 64];
+/// A recoverable secp256k1 signature: r, s (low half), recovery id 27 or 28.
+pub type OwnerSignature = [u8; 65];
+
+/// A member's word that it holds a segment, checked: bound to its database and valid until a height.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Receipt {
+    /// The member.
+    pub node: NodeId,
+    /// The database.
+    pub db: DatabaseId,
+    /// The segment.
+    pub segment: SegmentPreimage,
+    /// Last height at which the receipt may be ordered.
+    pub expiry: Height,
+}
+
+/// A receipt with its member's signature (domain `RECEIPT`).
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct SignedReceipt {
+    /// What is signed.
+    pub receipt: Receipt,
+    /// By `receipt.node`.
+    pub signature: NodeSignature,
+}
+
+/// How members get the cells of a segment.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// In the operation: the cells, 256 bytes each.
+    Inline(Bounded<u8, INLINE_SEGMENT_BYTES_MAX>) = 1,
+    /// Uploaded before; a quorum of members says it has them.
+    Receipts(Bounded<SignedReceipt, MEMBERS_MAX>) = 2,
+}
+
+/// A segment named by an operation.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct SegmentRef {
+    /// Its id.
+    pub id: SegmentId,
+    /// Its root's parts.
+    pub preimage: SegmentPreimage,
+    /// Its rows.
+    pub rows: u64,
+    /// Where its cells are.
+    pub delivery: Delivery,
+}
+
+/// What a commit does to one projection.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Change {
+    /// The projection.
+    pub projection: ProjectionId,
+    /// Segments that become live.
+    pub append: Bounded<SegmentRef, LIVE_SEGMENTS_MAX>,
+    /// Live segments that `append` replaces (compaction), by root.
+    pub retire: Bounded<SegmentRoot, LIVE_SEGMENTS_MAX>,
+}
+
+/// One act of a writer; all of it happens or none.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Op {
+    /// Genesis: the first operation of a database, signed by its owner, who becomes its first writer.
+    CreateDatabase {
+        /// The members of the cluster that keeps it.
+        members: Bounded<NodeId, MEMBERS_MAX>,
+    } = 1,
+    /// Adds an empty projection at the next free id.
+    DefineProjection {
+        /// Must be the number of projections so far.
+        projection: ProjectionId,
+        /// The table it belongs to.
+        table: TableId,
+        /// What nodes know of its schema.
+        schema: PublicSchema,
+    } = 2,
+    /// A transaction: serializable, first committer wins.
+    Commit {
+        /// The version of every projection read or changed; a mismatch refuses the whole commit.
+        reads: Bounded<(ProjectionId, Version), { PROJECTIONS_MAX as usize }>,
+        /// The changes, one a projection, each of which must be in `reads`.
+        changes: Bounded<Change, CHANGES_MAX>,
+    } = 3,
+    /// Replaces the set of writers; by the owner only.
+    SetWriters {
+        /// Sorted, without repeats; the owner need not be named.
+        writers: Bounded<Address, WRITERS_MAX>,
+    } = 4,
+}
+
+/// An operation before it is signed.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct UnsignedOp {
+    /// The database.
+    pub db: DatabaseId,
+    /// Who signs.
+    pub writer: Address,
+    /// 0 for the writer's first operation on this database, then one more each.
+    pub sequence: u64,
+    /// The writer's operation before this one; all 0 for the first.
+    pub previous: OpId,
+    /// What to do.
+    pub op: Op,
+}
+
+/// An operation as it travels. Nothing may act on it before `crypto::sign::verify_op`.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct SignedOp {
+    /// What is signed.
+    pub unsigned: UnsignedOp,
+    /// By `unsigned.writer`, over the operation id.
+    pub signature: OwnerSignature,
+}
+
+/// Why an ordered operation changed nothing; equal on every member.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize, thiserror::Error)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum OpRefusal {
+    /// The database exists already, or does not exist yet.
+    #[error("database {0} is not in the state this operation needs")]
+    Database(DatabaseId) = 1,
+    /// The signer may not do this.
+    #[error("{0} may not do this")]
+    NotAllowed(Address) = 2,
+    /// Not the writer's next operation: a replay or a gap.
+    #[error("sequence {got}, expected {expected}")]
+    Sequence {
+        /// Given.
+        got: u64,
+        /// The writer's next.
+        expected: u64,
+    } = 3,
+    /// The right number after the wrong operation.
+    #[error("operation follows {got}, the writer's last is {expected}")]
+    Chain {
+        /// Given.
+        got: OpId,
+        /// The writer's last.
+        expected: OpId,
+    } = 4,
+    /// Someone committed first. Read again and retry.
+    #[error("projection {projection} is at version {current}, the operation read {read}; read again and retry")]
+    Conflict {
+        /// The projection.
+        projection: ProjectionId,
+        /// The version the operation read.
+        read: Version,
+        /// The version now.
+        current: Version,
+    } = 5,
+    /// No such projection, or not the next free id.
+    #[error("no projection {0} here")]
+    Projection(ProjectionId) = 6,
+    /// A retired segment is not live.
+    #[error("segment {0} is not live")]
+    NotLive(SegmentRoot) = 7,
+    /// The segment, or its id, was stored before.
+    #[error("segment {0} was stored before")]
+    Repeated(SegmentId) = 8,
+    /// Too many live segments; compact first.
+    #[error("projection {0} would have more than {LIVE_SEGMENTS_MAX} live segments; compact first")]
+    TooManyLive(ProjectionId) = 9,
+    /// Receipts that are too few, expired, of another segment or by strangers.
+    #[error("segment {segment}: {valid} valid receipts, {quorum} needed")]
+    Receipts {
+        /// The segment.
+        segment: SegmentId,
+        /// Valid receipts.
+        valid: u16,
+        /// Needed.
+        quorum: u16,
+    } = 10,
+    /// The segment's cells do not make the root, or its header breaks a rule.
+    #[error("segment {segment}: {why}")]
+    Segment {
+        /// The segment.
+        segment: SegmentId,
+        /// What is wrong.
+        why: String,
+    } = 11,
+    /// The operation is malformed in a way the codec cannot see.
+    #[error("malformed operation: {0}")]
+    Malformed(String) = 12,
+}
+
+/// What became of an ordered operation.
+pub type OpOutcome = Result<(), OpRefusal>;
+
+/// What became of an operation, and where.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct OpReceipt {
+    /// The operation.
+    pub op: OpId,
+    /// The block that holds it.
+    pub height: Height,
+    /// What became of it.
+    pub outcome: OpOutcome,
+}
