@@ -1,0 +1,63 @@
+//! Domain tags: one for every hash, signature and key derivation that is not a Poseidon2 node.
+//!
+//! Form    `FLU/<crate>/<use>/v1`. A changed tag is a changed format.
+//! Rule    no tag is a prefix of another, so `tag || bytes` has one reading; a test holds the table to it.
+
+macro_rules! tags {
+    ($($(#[$doc:meta])* $name:ident = $tag:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = $tag;)*
+        /// Every tag.
+        pub const ALL: &[&str] = &[$($name),*];
+    };
+}
+
+tags! {
+    /// Operation id: Keccak-256 of the tag and the canonical unsigned operation.
+    OP = "FLU/crypto/op/v1";
+    /// Block hash: Keccak-256 of the tag and the canonical header.
+    BLOCK = "FLU/crypto/block/v1";
+    /// Hash over the operation ids of a block.
+    OPS = "FLU/crypto/ops/v1";
+    /// Hash of a member list.
+    MEMBERS = "FLU/crypto/members/v1";
+    /// A member's signature on an availability receipt.
+    RECEIPT = "FLU/crypto/receipt/v1";
+    /// A member's signature on a checkpoint.
+    CHECKPOINT = "FLU/crypto/checkpoint/v1";
+    /// A node's signature on what it says of itself over the network.
+    NODE_STATUS = "FLU/node/status/v1";
+    /// Root key to table key.
+    KEY_TABLE = "FLU/crypto/key-table/v1";
+    /// Root key to the key that seals a table's schemas.
+    KEY_SCHEMA = "FLU/crypto/key-schema/v1";
+    /// Root key to the owner's secp256k1 signing key.
+    KEY_OWNER = "FLU/crypto/key-owner/v1";
+    /// Root key to the key that makes segment ids.
+    KEY_SEGMENT_ID = "FLU/crypto/key-segment-id/v1";
+    /// Table key to the key of one lane of one segment, for one purpose.
+    KEY_LANE = "FLU/crypto/key-lane/v1";
+    /// Commitment to a lane key, in the segment header.
+    KEY_COMMITMENT = "FLU/crypto/key-commitment/v1";
+    /// Salted single-use block key.
+    KEY_SALTED = "FLU/crypto/key-salted/v1";
+    /// Step from a node of the GGM tree to its children.
+    GGM = "FLU/crypto/ggm/v1";
+    /// Step from one level of mask keys to the next.
+    MASK_LEVEL = "FLU/crypto/mask-level/v1";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ALL;
+
+    #[test]
+    fn tags_are_unique_and_none_is_a_prefix_of_another() {
+        for (i, a) in ALL.iter().enumerate() {
+            let parts: Vec<_> = a.split('/').collect();
+            assert!(matches!(parts[..], ["FLU", _, _, "v1"]), "{a}");
+            for (j, b) in ALL.iter().enumerate() {
+                assert!(i == j || !b.starts_with(a), "{a} and {b}");
+            }
+        }
+    }
+}
