@@ -1,0 +1,214 @@
+//! The engine: databases by id, each with its own log, over one store.
+//!
+//! ```text
+//! begin_upload .. append .. finish_upload     cells arrive, are hashed and checked, and wait for an operation that names them
+//! VerifiedBlock::verify, apply                the log, block by block
+//! view                                        one consistent state to read from: openings, headers, schemas, witnesses
+//! scrub, flush                                care of the disk
+//! ```
+//! Rule    plain functions; a failed write stops all writing until the engine is opened again. Reads go on: they see the last state
+//!         whose write was acknowledged.
+
+use crate::apply::{self, Applied, Computed};
+use crate::block::VerifiedBlock;
+use crate::error::{ApplyError, EngineError};
+use crate::keys::{self, Cf};
+use crate::segment::delete_cells;
+use crate::state::{DbState, heads};
+use crate::store::{Durability, Store, StoreError};
+use crate::upload::{UploadGuard, Uploads};
+use crate::view::View;
+use fluence_types::answer::{OpenRefusal, OpenRequest, SegmentOpening};
+use fluence_types::block::Checkpoint;
+use fluence_types::op::OpReceipt;
+use fluence_types::tree::CatalogueOpening;
+use fluence_types::{DatabaseId, Height, OpId, ProjectionId, SegmentRoot};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// Sizes and times of an engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EngineConfig {
+    /// Blocks for which a superseded segment is kept, so that checkpoints that name it can still be disputed. It is fixed at a
+    /// database's genesis and under its root, so members that differ in it disagree on the first root.
+    pub retention_blocks: u64,
+    /// Blocks after which an upload that no operation named expires: the expiry of receipts signed for it.
+    pub upload_blocks: u64,
+    /// Blocks after that expiry for which its cells are still kept.
+    pub upload_margin_blocks: u64,
+    /// Bytes of cells that uploads may hold or have announced, all together.
+    pub upload_bytes_max: u64,
+    /// Uploads at once.
+    pub uploads_max: u64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            retention_blocks: 4096,
+            upload_blocks: 1024,
+            upload_margin_blocks: 64,
+            upload_bytes_max: 4 << 30,
+            uploads_max: 256,
+        }
+    }
+}
+
+/// Databases, uploads, and what is known to be lost.
+pub struct Engine {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) config: EngineConfig,
+    databases: RwLock<BTreeMap<DatabaseId, Arc<DbState>>>,
+    /// Blocks are applied one at a time.
+    turn: Mutex<()>,
+    pub(crate) uploads: Uploads,
+    pub(crate) lost: Mutex<BTreeSet<(DatabaseId, SegmentRoot, u64)>>,
+}
+
+/// A lock that a panicking holder left: what it guards is replaced whole, never half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    /// Opens the engine over a store: reads all state, recomputes every root, and compares it with the store's anchors.
+    ///
+    /// # Errors
+    /// [`EngineError`] where the state is damaged, or is not the last acknowledged one nor the one in flight after it.
+    pub fn open(store: Arc<dyn Store>, config: EngineConfig) -> Result<Self, EngineError> {
+        let mut databases = BTreeMap::new();
+        for head in heads(store.as_ref())? {
+            databases.insert(head.db, Arc::new(DbState::load(store.as_ref(), head)?));
+        }
+        let anchors = store.anchors();
+        for (db, anchor) in &anchors {
+            let head = &databases.get(db).ok_or(EngineError::Missing(*db))?.head;
+            let acknowledged = head.height == anchor.height && head.root == anchor.root;
+            let in_flight = head.height.0 == anchor.height.0 + 1;
+            if !acknowledged && !in_flight {
+                return Err(EngineError::Behind { db: *db, have: head.height, root: head.root, anchor: anchor.height });
+            }
+        }
+        for (db, state) in databases.iter().filter(|(db, _)| !anchors.contains_key(db)) {
+            // Only a genesis block can be in flight before there is an anchor.
+            if state.head.height > Height(0) {
+                let why = format!("at height {}, but never acknowledged", state.head.height);
+                return Err(crate::state::damaged(*db, why));
+            }
+        }
+        let uploads = Uploads::load(store.as_ref(), &databases)?;
+        let databases = RwLock::new(databases);
+        Ok(Self { store, config, databases, turn: Mutex::default(), uploads, lost: Mutex::default() })
+    }
+
+    /// Applies the next block of a database's log; the first one creates it. A block that was applied before changes nothing.
+    ///
+    /// # Errors
+    /// [`ApplyError`]. After [`ApplyError::Store`], nothing can be written until the engine is opened again.
+    pub fn apply(&self, block: &VerifiedBlock) -> Result<Applied, ApplyError> {
+        let _turn = lock(&self.turn);
+        let header = block.header();
+        let before = self.state(header.db);
+        if before.as_ref().is_some_and(|state| header.height <= state.head.height) {
+            return apply::replay(self.store.as_ref(), block);
+        }
+        let Computed { state, mut batch, outcomes, stored, collected } =
+            apply::compute(self.store.as_ref(), before.as_deref(), block, self.config.retention_blocks)?;
+        // Uploads of segments that this block stores end here: nobody may write their pages any more.
+        let mut missing = Vec::new();
+        let mut ended: Vec<UploadGuard> = Vec::new();
+        for (root, inline) in stored {
+            let upload = self.uploads.take(header.db, root);
+            let here = inline || upload.as_ref().is_some_and(UploadGuard::is_checked);
+            if !here {
+                // An upload that nobody checked may be anything, and what lies under this key is now served.
+                let cells = state.segments.get(&root).map_or(0, |s| s.preimage.cells);
+                delete_cells(&mut batch, header.db, root, cells);
+                missing.push(root);
+            }
+            if let Some(upload) = upload {
+                batch.delete(Cf::State, keys::upload(root));
+                ended.push(upload);
+            }
+        }
+        if let Err(e) = self.store.commit(batch, Durability::Synced) {
+            ended.iter().for_each(|upload| self.uploads.revive(upload));
+            return Err(e.into());
+        }
+        let checkpoint = state.checkpoint();
+        self.databases.write().unwrap_or_else(PoisonError::into_inner).insert(header.db, state);
+        ended.into_iter().for_each(|upload| self.uploads.end(upload));
+        if !collected.is_empty() {
+            lock(&self.lost).retain(|(db, root, _)| *db != header.db || !collected.contains(root));
+        }
+        self.expire_uploads(header.db, header.height)?;
+        Ok(Applied { checkpoint, outcomes, missing, replayed: false })
+    }
+
+    pub(crate) fn state(&self, db: DatabaseId) -> Option<Arc<DbState>> {
+        self.databases.read().unwrap_or_else(PoisonError::into_inner).get(&db).cloned()
+    }
+
+    /// The databases here, in id order.
+    #[must_use]
+    pub fn databases(&self) -> Vec<DatabaseId> {
+        self.databases.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// A database as it is now, to read from; later blocks do not change it.
+    ///
+    /// # Errors
+    /// [`OpenRefusal::UnknownDatabase`].
+    pub fn view(&self, db: DatabaseId) -> Result<View<'_>, OpenRefusal> {
+        let state = self.state(db).ok_or(OpenRefusal::UnknownDatabase(db))?;
+        Ok(View { engine: self, state })
+    }
+
+    /// The last block applied and the root after it.
+    #[must_use]
+    pub fn checkpoint(&self, db: DatabaseId) -> Option<Checkpoint> {
+        self.state(db).map(|s| s.checkpoint())
+    }
+
+    /// The root after a block that was applied.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the record cannot be read.
+    pub fn checkpoint_at(&self, db: DatabaseId, height: Height) -> Result<Option<Checkpoint>, StoreError> {
+        let record = apply::applied_block(self.store.as_ref(), db, height)?;
+        Ok(record.map(|(block, root)| Checkpoint { db, height, block, root }))
+    }
+
+    /// What became of an operation that was ordered.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the record cannot be read.
+    pub fn receipt(&self, db: DatabaseId, op: OpId) -> Result<Option<OpReceipt>, StoreError> {
+        apply::receipt(self.store.as_ref(), db, op)
+    }
+
+    /// [`View::snapshot`] of the state now.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn snapshot(&self, db: DatabaseId, projection: ProjectionId) -> Result<CatalogueOpening, OpenRefusal> {
+        self.view(db)?.snapshot(projection)
+    }
+
+    /// [`View::open_cells`] of the state now.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_cells(&self, request: &OpenRequest) -> Result<(CatalogueOpening, Vec<SegmentOpening>), OpenRefusal> {
+        self.view(request.db)?.open_cells(request)
+    }
+
+    /// Moves everything written so far into the files that reads are served from, and makes it durable.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.store.commit(crate::store::Batch::new(), Durability::Synced)?;
+        self.store.flush()
+    }
+}

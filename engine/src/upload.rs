@@ -1,0 +1,415 @@
+//! Uploads: segments on their way in, before an operation names them.
+//!
+//! ```text
+//! begin(db, preimage) -> have     append(root, offset, bytes) -> have, ..     finish(root) -> CheckedUpload
+//! ```
+//! Cells are hashed as whole pages arrive and written at once under the keys they keep, so memory is one chunk and seven digests a
+//! level whatever the segment's size; an upload survives a restart up to its last whole page. What is not finished is nobody's:
+//! reads look only at segments that an operation stored.
+//! Rule    bytes of unordered uploads are limited, and an upload expires by height, never by a clock. Uploads are this member's own
+//!         business: nothing of them is under the database root.
+//! Source  DESIGN sections 4 and 7
+
+use crate::engine::{Engine, lock};
+use crate::error::{SegmentError, UploadError};
+use crate::keys::{self, Cf};
+use crate::nodes::{NodeSink, PageDigests, SegmentReader, TreeBuilder};
+use crate::page::{CELL_BYTES, cell, cells_fr};
+use crate::segment::{Facts, delete_cells, put_pages};
+use crate::state::{DbState, decode};
+use crate::store::{Batch, Durability, Store, StoreError, scan_all};
+use borsh::{BorshDeserialize, BorshSerialize};
+use fluence_crypto::field;
+use fluence_crypto::tree::segment_root;
+use fluence_types::limits::{PAGE_BYTES, PAGE_CELLS, SEGMENT_CELLS_MAX};
+use fluence_types::op::Receipt;
+use fluence_types::segment::SegmentHeader;
+use fluence_types::tree::{Cell, SegmentPreimage};
+use fluence_types::{DatabaseId, Height, NodeId, SchemaHash, SegmentId, SegmentRoot, codec};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// Longest chunk that [`Engine::append_upload`] takes, in bytes: it is the memory that an upload costs.
+pub const CHUNK_BYTES_MAX: usize = 8 << 20;
+
+/// What is stored of an upload.
+#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
+struct UploadRecord {
+    db: DatabaseId,
+    preimage: SegmentPreimage,
+    expiry: Height,
+    pages: u64,
+    checked: Option<(SegmentId, u64, SchemaHash)>,
+}
+
+/// What changes of an upload.
+struct Upload {
+    record: UploadRecord,
+    root: SegmentRoot,
+    /// `None` until the first chunk after a restart.
+    builder: Option<TreeBuilder>,
+    /// Bytes of a page that is not whole yet.
+    tail: Vec<u8>,
+    /// Ended: ordered, dropped or expired. Whoever still holds it must not write.
+    ended: bool,
+}
+
+/// An upload, with what never changes of it outside the lock.
+struct Entry {
+    db: DatabaseId,
+    bytes: u64,
+    upload: Mutex<Upload>,
+}
+
+type Shared = Arc<Entry>;
+
+fn shared(upload: Upload) -> Shared {
+    Arc::new(Entry { db: upload.record.db, bytes: bytes_of(&upload.record.preimage), upload: Mutex::new(upload) })
+}
+
+/// All uploads of an engine. Who holds an upload may wait for the map, so who holds the map never waits for an upload.
+pub(crate) struct Uploads {
+    by_root: Mutex<BTreeMap<SegmentRoot, Shared>>,
+}
+
+/// A segment that is here whole and was checked: a member may sign for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CheckedUpload {
+    /// The database it was uploaded for.
+    pub db: DatabaseId,
+    /// Parts of its root.
+    pub preimage: SegmentPreimage,
+    /// The id in its header.
+    pub id: SegmentId,
+    /// Its rows.
+    pub rows: u64,
+    /// Last height at which an operation may name it.
+    pub expiry: Height,
+}
+
+impl CheckedUpload {
+    /// The receipt for `node` to sign.
+    #[must_use]
+    pub const fn receipt(&self, node: NodeId) -> Receipt {
+        Receipt { node, db: self.db, segment: self.preimage, expiry: self.expiry }
+    }
+}
+
+/// An upload taken out of service, so that a block can store its segment.
+pub(crate) struct UploadGuard {
+    root: SegmentRoot,
+    upload: Shared,
+    checked: bool,
+}
+
+impl UploadGuard {
+    pub(crate) fn is_checked(&self) -> bool {
+        self.checked
+    }
+}
+
+const fn bytes_of(preimage: &SegmentPreimage) -> u64 {
+    preimage.cells * CELL_BYTES as u64
+}
+
+impl Upload {
+    fn have(&self) -> u64 {
+        let paged = (self.record.pages * PAGE_BYTES as u64).min(bytes_of(&self.record.preimage));
+        paged + self.tail.len() as u64
+    }
+
+    fn reader<'a>(&self, store: &'a dyn Store) -> SegmentReader<'a> {
+        SegmentReader { store, db: self.record.db, root: self.root, cells: self.record.preimage.cells }
+    }
+
+    fn checked(&self) -> Option<CheckedUpload> {
+        let UploadRecord { db, preimage, expiry, checked, .. } = self.record;
+        checked.map(|(id, rows, _)| CheckedUpload { db, preimage, id, rows, expiry })
+    }
+}
+
+impl Uploads {
+    pub(crate) fn load(store: &dyn Store, databases: &BTreeMap<DatabaseId, Arc<DbState>>) -> Result<Self, StoreError> {
+        let mut by_root = BTreeMap::new();
+        scan_all(store, Cf::State, &[keys::UPLOAD], 1024, &mut |(_, value)| {
+            let record: UploadRecord = decode("upload", &value)?;
+            if !databases.contains_key(&record.db) {
+                return Err(StoreError::Damaged(format!("an upload for database {}, which is not here", record.db)));
+            }
+            let root = segment_root(&record.preimage);
+            let upload = Upload { record, root, builder: None, tail: Vec::new(), ended: false };
+            by_root.insert(root, shared(upload));
+            Ok(())
+        })?;
+        Ok(Self { by_root: Mutex::new(by_root) })
+    }
+
+    fn get(&self, root: SegmentRoot) -> Option<Shared> {
+        lock(&self.by_root).get(&root).cloned()
+    }
+
+    /// Marks the upload of a segment as ended, waiting for whoever writes to it.
+    pub(crate) fn take(&self, db: DatabaseId, root: SegmentRoot) -> Option<UploadGuard> {
+        let upload = self.get(root)?;
+        let checked = {
+            let mut inner = lock(&upload.upload);
+            if inner.record.db != db || inner.ended {
+                return None;
+            }
+            inner.ended = true;
+            inner.record.checked.is_some()
+        };
+        Some(UploadGuard { root, upload, checked })
+    }
+
+    /// Puts an upload back into service: the block that would have ended it was not written.
+    pub(crate) fn revive(&self, guard: &UploadGuard) {
+        lock(&guard.upload.upload).ended = false;
+    }
+
+    /// Forgets an ended upload.
+    pub(crate) fn end(&self, guard: UploadGuard) {
+        let mut all = lock(&self.by_root);
+        if all.get(&guard.root).is_some_and(|u| Arc::ptr_eq(u, &guard.upload)) {
+            all.remove(&guard.root);
+        }
+    }
+}
+
+impl Engine {
+    /// Starts or resumes an upload; says how many bytes are here, so where to go on. A segment that is stored is here whole.
+    ///
+    /// # Errors
+    /// [`UploadError`] where the database is unknown, the size impossible, or a limit reached.
+    pub fn begin_upload(&self, db: DatabaseId, preimage: &SegmentPreimage) -> Result<u64, UploadError> {
+        if !(1..=SEGMENT_CELLS_MAX).contains(&preimage.cells) {
+            return Err(UploadError::Size { got: preimage.cells, limit: SEGMENT_CELLS_MAX });
+        }
+        let state = self.state(db).ok_or(UploadError::UnknownDatabase(db))?;
+        let root = segment_root(preimage);
+        if state.segments.contains_key(&root) {
+            return Ok(bytes_of(preimage));
+        }
+        let mut all = lock(&self.uploads.by_root);
+        if let Some(entry) = all.get(&root).cloned() {
+            drop(all);
+            if entry.db != db {
+                return Err(UploadError::OtherDatabase { segment: root, db: entry.db });
+            }
+            return Ok(lock(&entry.upload).have());
+        }
+        let within = |what, got, limit| {
+            if got > limit { Err(UploadError::Limit { what, got, limit }) } else { Ok(()) }
+        };
+        within("uploads", all.len() as u64 + 1, self.config.uploads_max)?;
+        let announced: u64 = all.values().map(|entry| entry.bytes).sum();
+        within("bytes of uploads", announced + bytes_of(preimage), self.config.upload_bytes_max)?;
+        let expiry = Height(state.head.height.0.saturating_add(self.config.upload_blocks));
+        let record = UploadRecord { db, preimage: *preimage, expiry, pages: 0, checked: None };
+        let mut batch = Batch::new();
+        batch.put(Cf::State, keys::upload(root), codec::encode(&record));
+        self.store.commit(batch, Durability::Buffered)?;
+        let builder = Some(TreeBuilder::new(preimage.cells));
+        let upload = Upload { record, root, builder, tail: Vec::new(), ended: false };
+        all.insert(root, shared(upload));
+        Ok(0)
+    }
+
+    /// Takes the next bytes of an upload: canonical scalars of 32 bytes, `offset` being where the copy here ends. Says how many bytes
+    /// are here now.
+    ///
+    /// # Errors
+    /// [`UploadError`]; a scalar that is not canonical drops the upload.
+    pub fn append_upload(&self, root: SegmentRoot, offset: u64, bytes: &[u8]) -> Result<u64, UploadError> {
+        let entry = self.uploads.get(root).ok_or(UploadError::Unknown(root))?;
+        let mut upload = lock(&entry.upload);
+        if upload.ended {
+            return Err(UploadError::Unknown(root));
+        }
+        let (have, need) = (upload.have(), bytes_of(&upload.record.preimage));
+        if offset != have {
+            return Err(UploadError::Offset { got: offset, have });
+        }
+        let end = offset.saturating_add(bytes.len() as u64);
+        if end > need {
+            return Err(UploadError::Overrun { got: end, limit: need });
+        }
+        if bytes.len() > CHUNK_BYTES_MAX {
+            let (got, limit) = (bytes.len() as u64, CHUNK_BYTES_MAX as u64);
+            return Err(UploadError::Limit { what: "bytes of a chunk", got, limit });
+        }
+        let mut ready = std::mem::take(&mut upload.tail);
+        ready.extend_from_slice(bytes);
+        let whole = if end == need { ready.len() } else { ready.len() - ready.len() % PAGE_BYTES };
+        upload.tail = ready.split_off(whole);
+        if ready.is_empty() {
+            return Ok(end);
+        }
+        match self.store_pages(&mut upload, &ready) {
+            Ok(()) => Ok(end),
+            Err(e) => {
+                self.drop_upload(&mut upload)?;
+                Err(e)
+            }
+        }
+    }
+
+    /// Hashes and writes whole pages.
+    fn store_pages(&self, upload: &mut Upload, bytes: &[u8]) -> Result<(), UploadError> {
+        let first = upload.record.pages;
+        let digests = bytes
+            .par_chunks(PAGE_BYTES)
+            .enumerate()
+            .map(|(page, chunk)| {
+                let scalar = |at: usize| UploadError::Scalar((first + page as u64) * PAGE_CELLS as u64 + at as u64);
+                cells_fr(chunk).map(|cells| PageDigests::of(&cells)).map_err(scalar)
+            })
+            .collect::<Vec<_>>();
+        let (db, root) = (upload.record.db, upload.root);
+        let mut builder = match upload.builder.take() {
+            Some(builder) => builder,
+            None => TreeBuilder::resume(&upload.reader(self.store.as_ref()), first)
+                .map_err(|lost| UploadError::Lost(lost.page))?,
+        };
+        let mut batch = Batch::new();
+        let mut sink = NodeSink { db, root, batch: &mut batch };
+        for page in digests {
+            builder.push(&page?, &mut sink);
+        }
+        put_pages(&mut batch, db, root, first, bytes);
+        upload.record.pages = builder.pages();
+        batch.put(Cf::State, keys::upload(root), codec::encode(&upload.record));
+        self.store.commit(batch, Durability::Buffered)?;
+        upload.builder = Some(builder);
+        Ok(())
+    }
+
+    /// Checks a complete upload: the whole tree, the header, the lanes against the schemas of the database. What it returns is durable.
+    /// Asked again, it says the same.
+    ///
+    /// # Errors
+    /// [`UploadError`]; a segment that breaks a rule is dropped.
+    pub fn finish_upload(&self, root: SegmentRoot) -> Result<CheckedUpload, UploadError> {
+        let entry = self.uploads.get(root).ok_or(UploadError::Unknown(root))?;
+        let mut upload = lock(&entry.upload);
+        if upload.ended {
+            return Err(UploadError::Unknown(root));
+        }
+        if let Some(checked) = upload.checked() {
+            return Ok(checked);
+        }
+        let (have, need) = (upload.have(), bytes_of(&upload.record.preimage));
+        if have != need {
+            return Err(UploadError::Incomplete { have, need });
+        }
+        match self.check_upload(&mut upload) {
+            Ok(()) => Ok(upload.checked().expect("it was just checked")),
+            Err(e) => {
+                self.drop_upload(&mut upload)?;
+                Err(e)
+            }
+        }
+    }
+
+    fn check_upload(&self, upload: &mut Upload) -> Result<(), UploadError> {
+        let (db, root, preimage) = (upload.record.db, upload.root, upload.record.preimage);
+        let store = self.store.as_ref();
+        let lost = |lost: crate::nodes::Lost| UploadError::Lost(lost.page);
+        let builder = match upload.builder.take() {
+            Some(builder) => builder,
+            None => TreeBuilder::resume(&upload.reader(store), upload.record.pages).map_err(lost)?,
+        };
+        let mut batch = Batch::new();
+        let tree_root = if preimage.cells <= PAGE_CELLS as u64 {
+            // One page: after a restart the builder has no digest of it, and hashing it again is cheap.
+            let cells =
+                cells_fr(&upload.reader(store).page(0).map_err(lost)?).map_err(|at| UploadError::Scalar(at as u64))?;
+            let mut sink = NodeSink { db, root, batch: &mut batch };
+            let mut builder = TreeBuilder::new(preimage.cells);
+            builder.push(&PageDigests::of(&cells), &mut sink);
+            builder.finish(&mut sink)
+        } else {
+            builder.finish(&mut NodeSink { db, root, batch: &mut batch })
+        };
+        if field::to_bytes(&tree_root) != preimage.tree_root {
+            return Err(SegmentError::Root.into());
+        }
+        let header = read_header(&upload.reader(store))?;
+        let facts = Facts::of_header(&preimage, &header)?;
+        let state = self.state(db).ok_or(UploadError::UnknownDatabase(db))?;
+        facts.fits(&state)?;
+        upload.record.checked = Some((facts.id, facts.rows, facts.schema));
+        batch.put(Cf::State, keys::upload(root), codec::encode(&upload.record));
+        self.store.commit(batch, Durability::Synced)?;
+        Ok(())
+    }
+
+    /// Removes an upload with all its bytes.
+    fn drop_upload(&self, upload: &mut Upload) -> Result<(), StoreError> {
+        if upload.ended {
+            return Ok(());
+        }
+        upload.ended = true;
+        let mut batch = Batch::new();
+        delete_cells(&mut batch, upload.record.db, upload.root, upload.record.preimage.cells);
+        batch.delete(Cf::State, keys::upload(upload.root));
+        let dropped = self.store.commit(batch, Durability::Buffered);
+        lock(&self.uploads.by_root).remove(&upload.root);
+        dropped
+    }
+
+    /// Drops the uploads of a database whose expiry and margin are past; called after each block.
+    pub(crate) fn expire_uploads(&self, db: DatabaseId, height: Height) -> Result<(), StoreError> {
+        let all: Vec<Shared> = lock(&self.uploads.by_root).values().cloned().collect();
+        for entry in all.into_iter().filter(|entry| entry.db == db) {
+            let mut upload = lock(&entry.upload);
+            let last = upload.record.expiry.0.saturating_add(self.config.upload_margin_blocks);
+            if height.0 > last {
+                self.drop_upload(&mut upload)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that uploads hold or have announced.
+    #[must_use]
+    pub fn upload_bytes(&self) -> u64 {
+        lock(&self.uploads.by_root).values().map(|entry| entry.bytes).sum()
+    }
+
+    /// Checks an operation's uploaded segments as far as only those who hold them can: that id and rows are the header's, and
+    /// the schema is the projection's. Done before an operation is proposed; its outcome in a block cannot depend on it.
+    ///
+    /// # Errors
+    /// [`SegmentError`] naming what differs.
+    pub fn check_uploaded(&self, op: &fluence_types::op::UnsignedOp) -> Result<(), SegmentError> {
+        let (fluence_types::op::Op::Commit { changes, .. }, Some(state)) = (&op.op, self.state(op.db)) else {
+            return Ok(());
+        };
+        for change in changes.iter() {
+            let Some(projection) = state.projection(change.projection) else { continue };
+            for segment in change.append.iter() {
+                let Some(entry) = self.uploads.get(segment_root(&segment.preimage)) else { continue };
+                let Some((id, rows, schema)) = lock(&entry.upload).record.checked else { continue };
+                let facts = Facts { id, rows, schema, lanes: projection.lanes.clone() };
+                if let Some(why) = crate::apply::facts_differ(&facts, segment, projection) {
+                    return Err(why);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The header cells of a segment that is here.
+fn read_header(reader: &SegmentReader<'_>) -> Result<Vec<Cell>, UploadError> {
+    let lost = |lost: crate::nodes::Lost| UploadError::Lost(lost.page);
+    let first = reader.cells(0, 1).map_err(lost)?;
+    let preamble = cell(&first).ok_or(UploadError::Scalar(0))?;
+    let need = SegmentHeader::cells_from_preamble(&preamble).map_err(SegmentError::from)?;
+    let bytes = reader.cells(0, need.min(reader.cells)).map_err(lost)?;
+    bytes.chunks(CELL_BYTES).map(|raw| cell(raw).ok_or(UploadError::Scalar(0))).collect()
+}
+
+const _: () = assert!(CHUNK_BYTES_MAX.is_multiple_of(PAGE_BYTES));
