@@ -1,0 +1,164 @@
+//! Why an act of the client failed: whose fault it is, and what was wrong.
+
+use crate::csv::CsvError;
+use crate::keyring::KeyError;
+use crate::keystore::KeystoreError;
+use crate::open::OpenError;
+use crate::plan::PlanError;
+use crate::schema::SchemaError;
+use crate::seal::SealError;
+use crate::transport::TransportError;
+use fluence_crypto::sign::SignError;
+use fluence_types::op::OpRefusal;
+use fluence_types::{DatabaseId, NodeId, ProjectionId, SegmentRoot};
+use fluence_verifier::answer::AnswerError;
+use fluence_wire::message::Refusal;
+
+impl ClientError {
+    /// A node's answer that does not verify.
+    pub(crate) fn answer(node: &NodeId, why: AnswerError) -> Self {
+        Self::Answer { node: *node, why: Box::new(why) }
+    }
+}
+
+/// Why an act failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// A database that the keystore does not know.
+    #[error("database {0} is not known here; add it, or recover it from its nodes")]
+    UnknownDatabase(DatabaseId),
+    /// A table that the database does not have.
+    #[error("there is no table {0:?} in this database")]
+    UnknownTable(String),
+    /// A table of that name is there.
+    #[error("table {0:?} exists already")]
+    TableExists(String),
+    /// Keys.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Keystore.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// A schema, or what should fit one.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// Rows that cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A CSV file.
+    #[error(transparent)]
+    Csv(#[from] CsvError),
+    /// The source of rows failed.
+    #[error("reading rows: {0}")]
+    Source(String),
+    /// No node was reached.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The node says no.
+    #[error("node {node} refused: {refusal}")]
+    Refused {
+        /// The node.
+        node: NodeId,
+        /// Its reason.
+        refusal: Refusal,
+    },
+    /// The node's answer does not verify: it lies, is behind, or is another's.
+    #[error("answer of node {node} refused: {why}")]
+    Answer {
+        /// The node.
+        node: NodeId,
+        /// What was wrong.
+        why: Box<AnswerError>,
+    },
+    /// The page of a segment that the node has wrong, found by asking page by page.
+    #[error("answer of node {node} refused: page {page} of segment {segment} is not the one stored ({why})")]
+    Page {
+        /// The node.
+        node: NodeId,
+        /// The segment.
+        segment: SegmentRoot,
+        /// The page, 64 cells each.
+        page: u64,
+        /// What was wrong.
+        why: Box<AnswerError>,
+    },
+    /// A node answered with something else than was asked.
+    #[error("node {node} broke the protocol: {what}")]
+    Protocol {
+        /// The node.
+        node: NodeId,
+        /// What it did.
+        what: String,
+    },
+    /// A node's signature does not verify.
+    #[error("node {node}: {why}")]
+    Signature {
+        /// The node.
+        node: NodeId,
+        /// What is wrong.
+        why: SignError,
+    },
+    /// Verified cells that do not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// More than one request may ask.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The operation was ordered and changed nothing.
+    #[error("operation refused: {0}")]
+    Op(OpRefusal),
+    /// The projection kept changing.
+    #[error("projection {projection} changed {attempts} times while it was read; try again")]
+    Moving {
+        /// The projection.
+        projection: ProjectionId,
+        /// Attempts made.
+        attempts: usize,
+    },
+    /// A retraction without the row it retracts: a writer's mistake.
+    #[error("a retraction has no row in this range: a writer retracted a row twice, or one that never was")]
+    Unmatched,
+    /// An aggregate is outside what its type holds.
+    #[error("{0} does not fit 128 bits")]
+    Overflow(String),
+    /// An aggregate that the column's type does not have.
+    #[error("{aggregate} of column {column:?}: {why}")]
+    Aggregate {
+        /// The aggregate.
+        aggregate: &'static str,
+        /// The column.
+        column: String,
+        /// Why not.
+        why: String,
+    },
+    /// The proof, or what it is about, was refused.
+    #[error("proof of node {node} refused: {why}")]
+    Proof {
+        /// The node.
+        node: NodeId,
+        /// What was wrong.
+        why: String,
+    },
+    /// Too many rows for one transaction.
+    #[error(
+        "{got} segments in one import, a projection holds {limit} live ones; import in parts, or compact between them"
+    )]
+    TooManySegments {
+        /// Segments it would be.
+        got: usize,
+        /// The most.
+        limit: usize,
+    },
+    /// A database without members.
+    #[error("a database needs at least one member")]
+    NoMembers,
+    /// Members that the caller did not name.
+    #[error("database {db} is kept by {stranger}, which is not among the nodes given")]
+    Stranger {
+        /// The database.
+        db: DatabaseId,
+        /// The member.
+        stranger: NodeId,
+    },
+}

@@ -1,0 +1,531 @@
+//! Table schemas: columns, sort key, declared sums, and the lanes that follow from them.
+//!
+//! ```text
+//! lane order   one byte lane per column | byte lane of the weights | sum lanes: weight, not-null counts, declared expressions
+//! ```
+//! Rule    nodes know only the kinds of the lanes; names, types, key and expressions travel sealed ([`crate::keyring`]).
+//!         A sum lane's value for a row of weight w is `w * expression`, 0 where the expression is NULL.
+//! Source  DESIGN section 3; `docs/protocol/segment.md`
+
+use crate::value::{ColumnType, DECIMAL_PRECISION_MAX};
+use arrow_array::RecordBatch;
+use arrow_schema::{Field, Schema, SchemaRef};
+use borsh::{BorshDeserialize, BorshSerialize};
+use fluence_types::LaneId;
+use fluence_types::codec::Bounded;
+use fluence_types::limits::LANES_MAX;
+use fluence_types::segment::LaneKind;
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest table or column name, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Most columns of a sort key.
+pub const KEY_COLUMNS_MAX: usize = 16;
+
+/// Why a schema, or a batch that should fit one, was refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchemaError {
+    /// A name is empty, too long, or has control characters.
+    #[error("bad name {0:?}: 1 to {NAME_BYTES_MAX} bytes without control characters")]
+    Name(String),
+    /// Two columns of one name.
+    #[error("column {0:?} is there twice")]
+    Repeated(String),
+    /// A key or sum names a column that is not there.
+    #[error("there is no column {0:?}")]
+    NoColumn(String),
+    /// No column at all, or no key.
+    #[error("a table needs at least one column and one key column, at most {KEY_COLUMNS_MAX} key columns")]
+    Key,
+    /// The column's type has no exact sums.
+    #[error("column {column:?} is {ty}, which cannot be summed exactly; declare it int64, decimal or bool")]
+    NotSummable {
+        /// The column.
+        column: String,
+        /// Its type.
+        ty: ColumnType,
+    },
+    /// A query needs a sum that the table does not keep.
+    #[error("table {table:?} keeps no sum of {expr}; declare it when the table is created")]
+    NotDeclared {
+        /// The table.
+        table: String,
+        /// The expression.
+        expr: String,
+    },
+    /// More lanes than a segment may have.
+    #[error("{got} lanes, a segment holds {LANES_MAX}")]
+    TooManyLanes {
+        /// Lanes of this schema.
+        got: usize,
+    },
+    /// A decimal's precision or scale is out of range.
+    #[error("column {0:?}: a decimal has 1 to {DECIMAL_PRECISION_MAX} digits, and no more after the point than in all")]
+    Decimal(String),
+    /// A batch lacks a column, or has it with another type.
+    #[error("column {column:?}: the batch has {got}, the table {want}")]
+    Batch {
+        /// The column.
+        column: String,
+        /// What the batch has.
+        got: String,
+        /// What the table has.
+        want: String,
+    },
+    /// NULL in a column that is not nullable.
+    #[error("column {0:?} is not nullable, the batch has NULL in it")]
+    Null(String),
+    /// The sealed schema's lanes are not those that its columns and sums make.
+    #[error("the lanes that nodes know are not those of the sealed schema")]
+    Lanes,
+}
+
+/// A column.
+#[derive(Clone, PartialEq, Eq, Debug, Hash, BorshSerialize, BorshDeserialize, serde::Serialize, serde::Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    #[serde(rename = "type")]
+    pub ty: ColumnType,
+    /// Whether NULL may stand in it.
+    pub nullable: bool,
+}
+
+impl Column {
+    /// A column that never is NULL.
+    #[must_use]
+    pub fn new(name: &str, ty: ColumnType) -> Self {
+        Self { name: name.to_owned(), ty, nullable: false }
+    }
+    /// A column that may be NULL.
+    #[must_use]
+    pub fn nullable(name: &str, ty: ColumnType) -> Self {
+        Self { name: name.to_owned(), ty, nullable: true }
+    }
+}
+
+/// An expression whose prefix sums a table keeps, by column names.
+#[derive(
+    Clone,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Debug,
+    Hash,
+    BorshSerialize,
+    BorshDeserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[borsh(use_discriminant = true)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum SumExpr {
+    /// The column itself.
+    Column(String) = 1,
+    /// Its square, for variances.
+    Square(String) = 2,
+    /// The product of two columns, for covariances.
+    Product(String, String) = 3,
+}
+
+impl SumExpr {
+    /// The columns it reads.
+    #[must_use]
+    pub fn columns(&self) -> Vec<&str> {
+        match self {
+            Self::Column(c) | Self::Square(c) => vec![c],
+            Self::Product(a, b) => vec![a, b],
+        }
+    }
+    /// What a variance of `column` needs: the column and its square.
+    #[must_use]
+    pub fn variance(column: &str) -> [Self; 2] {
+        [Self::Column(column.to_owned()), Self::Square(column.to_owned())]
+    }
+}
+
+impl fmt::Display for SumExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Column(c) => f.write_str(c),
+            Self::Square(c) => write!(f, "{c}*{c}"),
+            Self::Product(a, b) => write!(f, "{a}*{b}"),
+        }
+    }
+}
+
+impl std::str::FromStr for SumExpr {
+    type Err = SchemaError;
+    /// `a`, `a*a`, `a*b` or `a^2`.
+    fn from_str(text: &str) -> Result<Self, SchemaError> {
+        let clean = |s: &str| {
+            let s = s.trim();
+            if s.is_empty() { Err(SchemaError::Name(text.chars().take(80).collect())) } else { Ok(s.to_owned()) }
+        };
+        if let Some(column) = text.trim().strip_suffix("^2") {
+            return Ok(Self::Square(clean(column)?));
+        }
+        match text.split_once('*') {
+            None => Ok(Self::Column(clean(text)?)),
+            Some((a, b)) => {
+                let (a, b) = (clean(a)?, clean(b)?);
+                Ok(if a == b { Self::Square(a) } else { Self::Product(a, b) })
+            }
+        }
+    }
+}
+
+/// What one sum lane sums, by column index.
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
+pub enum SumLane {
+    /// The weights: +1 for a row, -1 for a retraction. Its sum is COUNT(*).
+    Weight,
+    /// The weights of rows in which none of these nullable columns is NULL.
+    NotNull(Vec<usize>),
+    /// A column.
+    Column(usize),
+    /// A column squared.
+    Square(usize),
+    /// Two columns multiplied.
+    Product(usize, usize),
+}
+
+/// A table as its owner sees it.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize, serde::Serialize, serde::Deserialize)]
+pub struct TableSchema {
+    name: String,
+    columns: Vec<Column>,
+    key: Vec<String>,
+    sums: Vec<SumExpr>,
+}
+
+impl TableSchema {
+    /// A checked schema. Repeated sums are dropped; the factors of a product are put in column order.
+    ///
+    /// # Errors
+    /// [`SchemaError`] naming the column or limit.
+    pub fn new(name: &str, columns: Vec<Column>, key: &[&str], sums: Vec<SumExpr>) -> Result<Self, SchemaError> {
+        let key = key.iter().map(|k| (*k).to_owned()).collect();
+        let mut schema = Self { name: name.to_owned(), columns, key, sums: Vec::new() };
+        for sum in sums {
+            let sum = schema.canonical(sum)?;
+            if !schema.sums.contains(&sum) {
+                schema.sums.push(sum);
+            }
+        }
+        schema.check()?;
+        Ok(schema)
+    }
+
+    /// Checks a schema that was decoded.
+    ///
+    /// # Errors
+    /// [`SchemaError`] as [`Self::new`].
+    pub fn check(&self) -> Result<(), SchemaError> {
+        check_name(&self.name)?;
+        for (i, column) in self.columns.iter().enumerate() {
+            check_name(&column.name)?;
+            if self.columns[..i].iter().any(|c| c.name == column.name) {
+                return Err(SchemaError::Repeated(column.name.clone()));
+            }
+            if let ColumnType::Decimal { precision, scale } = column.ty
+                && (precision == 0 || precision > DECIMAL_PRECISION_MAX || scale > precision)
+            {
+                return Err(SchemaError::Decimal(column.name.clone()));
+            }
+        }
+        if self.key.is_empty() || self.key.len() > KEY_COLUMNS_MAX || self.columns.is_empty() {
+            return Err(SchemaError::Key);
+        }
+        for (i, key) in self.key.iter().enumerate() {
+            self.index(key)?;
+            if self.key[..i].contains(key) {
+                return Err(SchemaError::Repeated(key.clone()));
+            }
+        }
+        for (i, sum) in self.sums.iter().enumerate() {
+            if self.canonical(sum.clone())? != *sum || self.sums[..i].contains(sum) {
+                return Err(SchemaError::Repeated(sum.to_string()));
+            }
+        }
+        let got = self.lane_kinds_unbounded().len();
+        if got > LANES_MAX { Err(SchemaError::TooManyLanes { got }) } else { Ok(()) }
+    }
+
+    fn canonical(&self, sum: SumExpr) -> Result<SumExpr, SchemaError> {
+        for name in sum.columns() {
+            let column = &self.columns[self.index(name)?];
+            if !column.ty.summable() {
+                return Err(SchemaError::NotSummable { column: name.to_owned(), ty: column.ty });
+            }
+        }
+        Ok(match sum {
+            SumExpr::Product(a, b) if a == b => SumExpr::Square(a),
+            SumExpr::Product(a, b) if self.index(&a)? > self.index(&b)? => SumExpr::Product(b, a),
+            other => other,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// Its columns.
+    #[must_use]
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+    /// Names of the key columns, most significant first.
+    #[must_use]
+    pub fn key(&self) -> &[String] {
+        &self.key
+    }
+    /// The declared sums.
+    #[must_use]
+    pub fn sums(&self) -> &[SumExpr] {
+        &self.sums
+    }
+
+    /// Position of a column.
+    ///
+    /// # Errors
+    /// [`SchemaError::NoColumn`].
+    pub fn index(&self, column: &str) -> Result<usize, SchemaError> {
+        self.columns
+            .iter()
+            .position(|c| c.name == column)
+            .ok_or_else(|| SchemaError::NoColumn(column.chars().take(NAME_BYTES_MAX).collect()))
+    }
+
+    /// Positions of the key columns.
+    #[must_use]
+    pub fn key_indices(&self) -> Vec<usize> {
+        self.key.iter().map(|k| self.index(k).expect("checked when the schema was made")).collect()
+    }
+
+    /// The byte lane of a column.
+    #[must_use]
+    pub fn column_lane(&self, column: usize) -> LaneId {
+        debug_assert!(column < self.columns.len());
+        LaneId(column as _)
+    }
+
+    /// The byte lane of the weights.
+    #[must_use]
+    pub fn weight_lane(&self) -> LaneId {
+        LaneId(self.columns.len() as _)
+    }
+
+    /// Byte lanes: one a column, and the weights.
+    #[must_use]
+    pub fn byte_lanes(&self) -> usize {
+        self.columns.len() + 1
+    }
+
+    /// The sum lanes in directory order.
+    #[must_use]
+    pub fn sum_lanes(&self) -> Vec<SumLane> {
+        let index = |name: &str| self.index(name).expect("checked when the schema was made");
+        let mut lanes = vec![SumLane::Weight];
+        for sum in &self.sums {
+            let nullable = self.nullable_columns(sum);
+            if !nullable.is_empty() && !lanes.contains(&SumLane::NotNull(nullable.clone())) {
+                lanes.push(SumLane::NotNull(nullable));
+            }
+        }
+        lanes.extend(self.sums.iter().map(|sum| match sum {
+            SumExpr::Column(c) => SumLane::Column(index(c)),
+            SumExpr::Square(c) => SumLane::Square(index(c)),
+            SumExpr::Product(a, b) => SumLane::Product(index(a), index(b)),
+        }));
+        lanes
+    }
+
+    /// The nullable columns of an expression, in order: where it is empty, the expression is never NULL.
+    fn nullable_columns(&self, sum: &SumExpr) -> Vec<usize> {
+        let mut columns: Vec<usize> = sum
+            .columns()
+            .into_iter()
+            .map(|c| self.index(c).expect("checked when the schema was made"))
+            .filter(|c| self.columns[*c].nullable)
+            .collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+
+    /// The sum lane that counts all rows.
+    #[must_use]
+    pub fn count_lane(&self) -> LaneId {
+        LaneId(self.byte_lanes() as _)
+    }
+
+    /// The sum lane that counts the rows in which `sum` is not NULL.
+    ///
+    /// # Errors
+    /// [`SchemaError::NotDeclared`] where the column is nullable and no declared sum reads it.
+    pub fn not_null_lane(&self, sum: &SumExpr) -> Result<LaneId, SchemaError> {
+        for column in sum.columns() {
+            self.index(column)?;
+        }
+        let nullable = self.nullable_columns(sum);
+        let wanted = if nullable.is_empty() { SumLane::Weight } else { SumLane::NotNull(nullable) };
+        self.find_lane(&wanted, &format!("{sum} (not-null count)"))
+    }
+
+    /// The sum lane of an expression, and its scale: the sum is the lane's integer over `10^scale`.
+    ///
+    /// # Errors
+    /// [`SchemaError`] where the column is missing, not summable, or its sum not declared.
+    pub fn expr_lane(&self, sum: &SumExpr) -> Result<(LaneId, u32), SchemaError> {
+        let sum = self.canonical(sum.clone())?;
+        let scale = |c: &str| self.columns[self.index(c).expect("canonical checks the columns")].ty.scale();
+        let (wanted, scale) = match &sum {
+            SumExpr::Column(c) => (SumLane::Column(self.index(c)?), scale(c)),
+            SumExpr::Square(c) => (SumLane::Square(self.index(c)?), 2 * scale(c)),
+            SumExpr::Product(a, b) => (SumLane::Product(self.index(a)?, self.index(b)?), scale(a) + scale(b)),
+        };
+        Ok((self.find_lane(&wanted, &sum.to_string())?, scale))
+    }
+
+    fn find_lane(&self, wanted: &SumLane, expr: &str) -> Result<LaneId, SchemaError> {
+        let at = self.sum_lanes().iter().position(|l| l == wanted);
+        at.map(|i| LaneId((self.byte_lanes() + i) as _))
+            .ok_or_else(|| SchemaError::NotDeclared { table: self.name.clone(), expr: expr.to_owned() })
+    }
+
+    fn lane_kinds_unbounded(&self) -> Vec<LaneKind> {
+        let mut kinds = vec![LaneKind::Bytes; self.byte_lanes()];
+        kinds.extend(self.sum_lanes().iter().map(|_| LaneKind::Sum));
+        kinds
+    }
+
+    /// What nodes know: the kinds of the lanes.
+    #[must_use]
+    pub fn lane_kinds(&self) -> Bounded<LaneKind, LANES_MAX> {
+        Bounded::new(self.lane_kinds_unbounded()).expect("checked when the schema was made")
+    }
+
+    /// The Arrow schema of its batches.
+    #[must_use]
+    pub fn arrow(&self) -> SchemaRef {
+        self.arrow_of(&(0..self.columns.len()).collect::<Vec<_>>())
+    }
+
+    /// The Arrow schema of some of its columns.
+    #[must_use]
+    pub fn arrow_of(&self, columns: &[usize]) -> SchemaRef {
+        let field = |i: &usize| {
+            let c = &self.columns[*i];
+            Field::new(&c.name, c.ty.data_type(), c.nullable)
+        };
+        Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+    }
+
+    /// The batch with the table's columns in the table's order.
+    ///
+    /// # Errors
+    /// [`SchemaError`] naming the column that is missing, of another type, or NULL where it must not be.
+    pub fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch, SchemaError> {
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            let want = column.ty.data_type();
+            let wrong = |got: String| SchemaError::Batch { column: column.name.clone(), got, want: want.to_string() };
+            let array = batch.column_by_name(&column.name).ok_or_else(|| wrong("no such column".to_owned()))?;
+            if *array.data_type() != want {
+                return Err(wrong(array.data_type().to_string()));
+            }
+            if !column.nullable && array.null_count() > 0 {
+                return Err(SchemaError::Null(column.name.clone()));
+            }
+            arrays.push(Arc::clone(array));
+        }
+        RecordBatch::try_new(self.arrow(), arrays).map_err(|e| SchemaError::Batch {
+            column: "*".to_owned(),
+            got: e.to_string(),
+            want: "the table's columns".to_owned(),
+        })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), SchemaError> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(SchemaError::Name(name.chars().take(NAME_BYTES_MAX).collect()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flights() -> TableSchema {
+        let columns = vec![
+            Column::new("hour", ColumnType::Timestamp),
+            Column::new("carrier", ColumnType::Text),
+            Column::nullable("delay", ColumnType::Int64),
+            Column::new("distance", ColumnType::Decimal { precision: 8, scale: 1 }),
+            Column::nullable("ratio", ColumnType::Float64),
+        ];
+        let mut sums = SumExpr::variance("delay").to_vec();
+        sums.push(SumExpr::Product("distance".into(), "delay".into()));
+        sums.push(SumExpr::Column("distance".into()));
+        TableSchema::new("flights", columns, &["hour", "carrier"], sums).unwrap()
+    }
+
+    #[test]
+    fn lanes_follow_from_columns_and_sums() {
+        let s = flights();
+        assert_eq!(
+            s.sum_lanes(),
+            [
+                SumLane::Weight,
+                SumLane::NotNull(vec![2]),
+                SumLane::Column(2),
+                SumLane::Square(2),
+                SumLane::Product(2, 3),
+                SumLane::Column(3)
+            ]
+        );
+        assert_eq!(s.weight_lane().0, 5);
+        assert_eq!(s.count_lane().0, 6);
+        assert_eq!(s.lane_kinds().len(), 12);
+        assert_eq!(s.expr_lane(&SumExpr::Column("distance".into())).unwrap(), (LaneId(11), 1));
+        // A product is one lane whatever the order of its factors.
+        assert_eq!(s.expr_lane(&"distance*delay".parse().unwrap()).unwrap(), (LaneId(10), 1));
+        assert_eq!(s.not_null_lane(&"delay".parse().unwrap()).unwrap(), LaneId(7));
+        assert_eq!(s.not_null_lane(&"distance".parse().unwrap()).unwrap(), s.count_lane());
+    }
+
+    #[test]
+    fn refuses_sums_that_are_not_exact_or_not_declared() {
+        let s = flights();
+        let not_summable = s.expr_lane(&"ratio".parse().unwrap()).unwrap_err();
+        assert!(not_summable.to_string().contains("cannot be summed exactly"), "{not_summable}");
+        assert!(matches!(s.expr_lane(&"distance^2".parse().unwrap()), Err(SchemaError::NotDeclared { .. })));
+        assert!(matches!(s.not_null_lane(&"ratio".parse().unwrap()), Err(SchemaError::NotDeclared { .. })));
+        assert!(matches!(s.expr_lane(&"nope".parse().unwrap()), Err(SchemaError::NoColumn(_))));
+    }
+
+    #[test]
+    fn refuses_each_malformed_schema() {
+        let c = |n: &str| Column::new(n, ColumnType::Int64);
+        let make = |name: &str, columns, key: &[&str], sums| TableSchema::new(name, columns, key, sums);
+        assert!(matches!(make("", vec![c("a")], &["a"], vec![]), Err(SchemaError::Name(_))));
+        assert!(matches!(make("t", vec![c("a"), c("a")], &["a"], vec![]), Err(SchemaError::Repeated(_))));
+        assert!(matches!(make("t", vec![c("a")], &[], vec![]), Err(SchemaError::Key)));
+        assert!(matches!(make("t", vec![c("a")], &["b"], vec![]), Err(SchemaError::NoColumn(_))));
+        assert!(matches!(make("t", vec![c("a")], &["a", "a"], vec![]), Err(SchemaError::Repeated(_))));
+        let bad = Column::new("d", ColumnType::Decimal { precision: 29, scale: 0 });
+        assert!(matches!(make("t", vec![bad], &["d"], vec![]), Err(SchemaError::Decimal(_))));
+        let many = (0..300).map(|i| c(&format!("c{i}"))).collect();
+        assert!(matches!(make("t", many, &["c0"], vec![]), Err(SchemaError::TooManyLanes { got: 302 })));
+    }
+}

@@ -1,0 +1,180 @@
+use super::*;
+use crate::keyring::{Keyring, Phrase};
+use crate::keystore::{Keystore, Passphrase, WorkFactor};
+use crate::schema::{Column, SumExpr, TableSchema};
+use crate::value::{ColumnBuilder, Value};
+use fluence_crypto::roots;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+const DB: DatabaseId = DatabaseId::from_bytes([1; 16]);
+
+fn schema() -> TableSchema {
+    let columns = vec![
+        Column::new("id", ColumnType::Int64),
+        Column::nullable("v", ColumnType::Int64),
+        Column::new("t", ColumnType::Text),
+    ];
+    TableSchema::new("t", columns, &["id"], SumExpr::variance("v").to_vec()).unwrap()
+}
+
+fn table_keys(keyring: Keyring) -> TableKeys {
+    let keyring = Arc::new(keyring);
+    // One sealed schema for all clients, as the nodes keep it.
+    let public = keyring.seal_schema(&DB, &TableId(0), &schema(), &mut StdRng::seed_from_u64(5)).unwrap();
+    let table = keyring.open_schema(&DB, &TableId(0), &public).unwrap();
+    assert_eq!(table.hash, roots::schema_hash(&public));
+    TableKeys::new(keyring, DB, TableId(0), Arc::new(table))
+}
+
+fn rows(n: i64) -> RecordBatch {
+    let schema = schema();
+    let mut builders: Vec<_> = schema.columns().iter().map(|c| ColumnBuilder::new(c.ty, 0)).collect();
+    for i in 0..n {
+        let id = i * 7919 % n;
+        let v = if id % 5 == 0 { Value::Null } else { Value::Int64(id - 100) };
+        for (b, v) in builders.iter_mut().zip([Value::Int64(id), v, Value::Text(format!("row {id}"))]) {
+            assert!(b.push(&v));
+        }
+    }
+    RecordBatch::try_new(schema.arrow(), builders.into_iter().map(ColumnBuilder::finish).collect()).unwrap()
+}
+
+fn seal(keys: &TableKeys, batch: &RecordBatch, rng: &mut StdRng, uses: Option<&Arc<Mutex<Vec<Use>>>>) -> SealedSegment {
+    let mut sealer = Sealer::new(keys.clone());
+    sealer.recorder = uses.cloned();
+    sealer.push(batch).unwrap();
+    sealer.seal(rng).unwrap()
+}
+
+#[test]
+fn no_key_nonce_or_mask_label_repeats() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.age");
+    let pass = Passphrase::new("p".to_owned()).unwrap();
+    let keyring = Keyring::generate(&mut StdRng::seed_from_u64(1));
+    let phrase = keyring.phrase().expose(str::to_owned);
+    Keystore::create(&path, &pass, keyring, WorkFactor::TEST).unwrap();
+    let client = || table_keys(Keyring::from_phrase(&Phrase::new(phrase.clone())).unwrap());
+
+    let uses = Arc::new(Mutex::new(Vec::new()));
+    let batch = rows(700);
+    let mut ids = Vec::new();
+    let mut sealed = |keys: &TableKeys, batch: &RecordBatch, rng: &mut StdRng| {
+        ids.push(seal(keys, batch, rng, Some(&uses)).id());
+    };
+    let first = client();
+    let mut rng = StdRng::seed_from_u64(10);
+    // The same rows twice by one client.
+    sealed(&first, &batch, &mut rng);
+    sealed(&first, &batch, &mut rng);
+    // A crash: the process starts again with fresh randomness and does the same act.
+    sealed(&client(), &batch, &mut StdRng::seed_from_u64(11));
+    // The keystore restored from its file, and from the phrase, on other machines.
+    let opened = Keystore::open(&path, &pass).unwrap();
+    let copy = Keyring::from_phrase(&opened.keyring().phrase()).unwrap();
+    sealed(&table_keys(copy), &batch, &mut StdRng::seed_from_u64(12));
+    sealed(&client(), &batch, &mut StdRng::seed_from_u64(13));
+    // Two clients, one of which has a machine snapshot's repeated randomness: other rows under the same random bytes.
+    sealed(&client(), &rows(699), &mut StdRng::seed_from_u64(13));
+
+    let mut seen: HashMap<Use, usize> = HashMap::new();
+    for u in uses.lock().unwrap().iter() {
+        *seen.entry(*u).or_default() += 1;
+    }
+    let repeated = seen.values().filter(|n| **n > 1).count();
+    let count = |f: fn(&Use) -> bool| seen.keys().filter(|u| f(u)).count();
+    let (keys, labels, masks) = (
+        count(|u| matches!(u, Use::Key(_))),
+        count(|u| matches!(u, Use::Label(..))),
+        count(|u| matches!(u, Use::Mask(_))),
+    );
+    println!("{} segments: {keys} keys, {labels} mask labels, {masks} masks, {repeated} repeated", ids.len());
+    assert_eq!(repeated, 0);
+    // Per segment: 4 byte lanes and the fences, 3 groups each; 4 sum lanes, a label a row.
+    assert_eq!(keys, 6 * 5 * 3);
+    assert_eq!(labels, (5 * 700 + 699) * 4);
+    assert_eq!(masks, labels);
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 6);
+}
+
+#[test]
+fn the_recorder_would_see_a_repetition() {
+    // The same randomness and the same rows make the same segment, byte for byte: nothing new is encrypted, and the recorder notices.
+    let uses = Arc::new(Mutex::new(Vec::new()));
+    let keys = table_keys(Keyring::generate(&mut StdRng::seed_from_u64(1)));
+    let a = seal(&keys, &rows(10), &mut StdRng::seed_from_u64(2), Some(&uses));
+    let b = seal(&keys, &rows(10), &mut StdRng::seed_from_u64(2), Some(&uses));
+    assert_eq!(a.cells(), b.cells());
+    let list = uses.lock().unwrap();
+    assert_eq!(list[..list.len() / 2], list[list.len() / 2..]);
+}
+
+#[test]
+fn a_segment_is_what_its_header_says_and_its_bytes_come_in_any_pieces() {
+    let keys = table_keys(Keyring::generate(&mut StdRng::seed_from_u64(1)));
+    let segment = seal(&keys, &rows(700), &mut StdRng::seed_from_u64(2), None);
+    let header = SegmentHeader::from_cells(segment.cells()).unwrap();
+    assert_eq!(&header, segment.header());
+    assert_eq!(header.segment_cells(), segment.cells().len() as u64);
+    assert_eq!(header.lanes.len(), 8);
+    let all: Vec<u8> = segment.cells().iter().flatten().flat_map(|s| s.to_bytes()).collect();
+    assert_eq!(all.len() as u64, segment.byte_len());
+    for (offset, len) in
+        [(0, 100), (100, 1000), (255, 2), (256, 256), (all.len() as u64 - 5, 100), (all.len() as u64, 9)]
+    {
+        let end = all.len().min(offset as usize + len);
+        assert_eq!(segment.bytes(offset, len), &all[offset as usize..end], "{offset} {len}");
+    }
+    assert_eq!(segment.stats().permutations, permutations(segment.preimage().cells));
+    assert_eq!((permutations(1), permutations(8), permutations(9)), (1, 9, 9 + 2 + 1));
+}
+
+#[test]
+fn a_row_costs_a_few_kilobytes_and_its_values_are_nowhere_in_clear() {
+    let keys = table_keys(Keyring::generate(&mut StdRng::seed_from_u64(1)));
+    let one = seal(&keys, &rows(1), &mut StdRng::seed_from_u64(2), None);
+    assert!(one.fits_inline() && one.byte_len() < 8 << 10, "{} bytes", one.byte_len());
+    let payload: Vec<u8> = one.cells().iter().flatten().flat_map(|s| s.to_bytes()[1..].to_vec()).collect();
+    assert!(!payload.windows(5).any(|w| w == b"row 0"));
+}
+
+#[test]
+fn retractions_look_like_rows() {
+    let keys = table_keys(Keyring::generate(&mut StdRng::seed_from_u64(1)));
+    let shape = |weight: &dyn Fn(usize) -> i8| {
+        let mut sealer = Sealer::new(keys.clone());
+        let weights: Vec<i8> = (0..700).map(weight).collect();
+        sealer.push_weighted(&rows(700), &weights).unwrap();
+        let segment = sealer.seal(&mut StdRng::seed_from_u64(3)).unwrap();
+        (segment.header().lanes.clone(), segment.header().blob.block_ends.clone())
+    };
+    // A node sees the same lengths whether rows were inserted, retracted or both.
+    assert_eq!(shape(&|_| 1), shape(&|_| -1));
+    assert_eq!(shape(&|_| 1), shape(&|i| if i % 3 == 0 { -1 } else { 1 }));
+}
+
+#[test]
+fn rejects_what_cannot_be_sealed() {
+    let keys = table_keys(Keyring::generate(&mut StdRng::seed_from_u64(1)));
+    let mut rng = StdRng::seed_from_u64(2);
+    assert!(matches!(Sealer::new(keys.clone()).seal(&mut rng), Err(SealError::Empty)));
+    let mut sealer = Sealer::new(keys.clone());
+    assert!(matches!(sealer.push_weighted(&rows(3), &[1, 1]), Err(SealError::Weights { weights: 2, rows: 3 })));
+    assert!(matches!(sealer.push_weighted(&rows(1), &[2]), Err(SealError::Weights { .. })));
+    let two = rows(3).project(&[0, 1]).unwrap();
+    assert!(matches!(sealer.push(&two), Err(SealError::Schema(SchemaError::Batch { .. }))));
+    let mut text = ColumnBuilder::new(ColumnType::Text, 1);
+    assert!(!text.push(&Value::Text("x".repeat(VALUE_BYTES_MAX + 1))), "the builder refuses it already");
+    let long: ArrayRef = Arc::new(arrow_array::StringArray::from(vec!["x".repeat(VALUE_BYTES_MAX + 1)]));
+    let batch = rows(1);
+    let batch =
+        RecordBatch::try_new(batch.schema(), vec![Arc::clone(batch.column(0)), Arc::clone(batch.column(1)), long])
+            .unwrap();
+    assert!(matches!(sealer.push(&batch), Err(SealError::LongValue { bytes, .. }) if bytes == VALUE_BYTES_MAX + 1));
+    assert_eq!(sealer.rows(), 0, "nothing was taken");
+}

@@ -1,0 +1,7 @@
+//! The client against real engines in one process: whole flows, lies, recovery.
+
+mod data;
+mod flows;
+mod lies;
+mod local;
+mod recovery;

@@ -1,0 +1,198 @@
+//! Groth16 over BLS12-381: the only place that says yes to a proof.
+//!
+//! Relation    e(A, B) = e(alpha, beta) * e(IC_0 + sum x_i IC_i, gamma) * e(C, delta)
+//! Rule        every point from outside is decoded with curve and subgroup checks and has one encoding; every input is below r
+//!             by its type. A key whose points are infinity is refused: such a key accepts anything.
+//! Encodings   off chain 192 bytes A48 | B96 | C48, compressed as by zcash; on chain uncompressed EIP-2537, A128 | B256 | C128
+//! Source      Groth, EUROCRYPT 2016, section 3.2; <https://eips.ethereum.org/EIPS/eip-2537>; DESIGN section 6
+//! Deviations  none. The prover's library (ark-groth16) is an oracle in the tests and no dependency.
+
+mod eip2537;
+mod key;
+
+pub use eip2537::{G1_BYTES as EIP2537_G1_BYTES, G2_BYTES as EIP2537_G2_BYTES, PROOF_BYTES as EIP2537_PROOF_BYTES};
+pub use key::{KeyError, VerificationKey};
+
+use ark_bls12_381::{Bls12_381, Fr, G1Affine, G1Projective, G2Affine};
+use ark_ec::pairing::Pairing;
+use ark_ec::{AffineRepr, CurveGroup};
+use ark_ff::{PrimeField, Zero};
+use ark_serialize::{CanonicalDeserialize, CanonicalSerialize};
+use fluence_types::FieldBytes;
+use fluence_types::proof::ProofBytes;
+use rand::RngCore;
+
+/// Why a proof was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The statement has another number of public inputs than the key.
+    #[error("{got} public inputs given, the key takes {want}")]
+    InputCount {
+        /// Given.
+        got: usize,
+        /// What the key takes.
+        want: usize,
+    },
+    /// A point is not the canonical encoding of a curve point in the prime-order subgroup.
+    #[error("proof point {0} is not a canonical point of the prime-order subgroup")]
+    Point(&'static str),
+    /// The pairing equation does not hold.
+    #[error("proof does not match its statement under this key")]
+    Mismatch,
+}
+
+/// Which proofs of a batch were refused, and why; never empty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} of {of} proofs refused, the first is number {}: {}", .bad.len(), .bad[0].0, .bad[0].1)]
+pub struct BatchError {
+    /// Position in the batch and reason.
+    pub bad: Vec<(usize, VerifyError)>,
+    /// Proofs in the batch.
+    pub of: usize,
+}
+
+/// A proof whose points have been checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Proof {
+    a: G1Affine,
+    b: G2Affine,
+    c: G1Affine,
+}
+
+impl Proof {
+    /// Decodes 192 bytes: canonical coordinates, on the curve, in the subgroup.
+    ///
+    /// # Errors
+    /// [`VerifyError::Point`] naming the point.
+    pub fn from_bytes(bytes: &ProofBytes) -> Result<Self, VerifyError> {
+        let a = point(&bytes.0[..48]).ok_or(VerifyError::Point("A"))?;
+        let b = point(&bytes.0[48..144]).ok_or(VerifyError::Point("B"))?;
+        let c = point(&bytes.0[144..]).ok_or(VerifyError::Point("C"))?;
+        Ok(Self { a, b, c })
+    }
+
+    /// A proof from points that the caller made itself; wrong ones only make a proof that does not verify.
+    #[must_use]
+    pub const fn from_points(a: G1Affine, b: G2Affine, c: G1Affine) -> Self {
+        Self { a, b, c }
+    }
+
+    /// The points A, B, C.
+    pub const fn points(&self) -> (&G1Affine, &G2Affine, &G1Affine) {
+        (&self.a, &self.b, &self.c)
+    }
+
+    /// The 192 bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> ProofBytes {
+        let mut out = Vec::with_capacity(192);
+        put(&self.a, &mut out);
+        put(&self.b, &mut out);
+        put(&self.c, &mut out);
+        ProofBytes(out.try_into().expect("48 + 96 + 48 bytes"))
+    }
+}
+
+/// Checks one proof.
+///
+/// # Errors
+/// [`VerifyError`]: wrong number of inputs, a bad point, or an equation that does not hold.
+pub fn verify(vk: &VerificationKey, inputs: &[FieldBytes], proof: &ProofBytes) -> Result<(), VerifyError> {
+    let proof = Proof::from_bytes(proof)?;
+    verify_decoded(vk, inputs, &proof)
+}
+
+fn verify_decoded(vk: &VerificationKey, inputs: &[FieldBytes], proof: &Proof) -> Result<(), VerifyError> {
+    let x = vk.combine(inputs)?.into_affine();
+    // e(-alpha, beta) is not precomputed: a key is used a few times, and a pairing more in the product costs less than an exponentiation.
+    let product = Bls12_381::multi_pairing([proof.a, -vk.alpha, -x, -proof.c], [proof.b, vk.beta, vk.gamma, vk.delta]);
+    if product.is_zero() { Ok(()) } else { Err(VerifyError::Mismatch) }
+}
+
+/// Checks many proofs under one key with `n + 3` pairings, by a random combination; where it fails, each alone, to name the bad ones.
+///
+/// A bad proof passes with probability 2^-128 if `rng` is unpredictable to whoever made the proofs.
+///
+/// # Errors
+/// [`BatchError`] with the position and reason of every refused proof.
+pub fn verify_batch<R: RngCore>(
+    vk: &VerificationKey,
+    batch: &[(&[FieldBytes], &ProofBytes)],
+    rng: &mut R,
+) -> Result<(), BatchError> {
+    let decoded: Vec<_> =
+        batch.iter().map(|(inputs, proof)| Ok((vk.combine(inputs)?, Proof::from_bytes(proof)?))).collect();
+    if decoded.iter().all(Result::is_ok) {
+        let good: Vec<_> = decoded.iter().flatten().copied().collect();
+        if combination_holds(vk, &good, rng) {
+            return Ok(());
+        }
+    }
+    let bad: Vec<_> = batch
+        .iter()
+        .zip(decoded)
+        .enumerate()
+        .filter_map(|(i, ((inputs, _), decoded))| {
+            let outcome = decoded.and_then(|(_, proof)| verify_decoded(vk, inputs, &proof));
+            outcome.err().map(|why| (i, why))
+        })
+        .collect();
+    // Where every proof holds alone the combination held too, so the list is empty only for an empty batch, which returned above.
+    if bad.is_empty() { Ok(()) } else { Err(BatchError { bad, of: batch.len() }) }
+}
+
+/// prod e(rho_i A_i, B_i) * e(-(sum rho_i) alpha, beta) * e(-sum rho_i x_i, gamma) * e(-sum rho_i C_i, delta) = 1
+fn combination_holds<R: RngCore>(vk: &VerificationKey, proofs: &[(G1Projective, Proof)], rng: &mut R) -> bool {
+    let (mut left, mut right) = (Vec::with_capacity(proofs.len() + 3), Vec::with_capacity(proofs.len() + 3));
+    let (mut sum, mut x, mut c) = (Fr::zero(), G1Projective::zero(), G1Projective::zero());
+    for (xi, proof) in proofs {
+        let mut rho = [0; 16];
+        rng.fill_bytes(&mut rho);
+        // Never 0: a proof must not be able to drop out of the combination.
+        let rho = u128::from_le_bytes(rho).max(1);
+        let limbs = [rho as u64, (rho >> 64) as u64];
+        sum += Fr::from(rho);
+        x += ark_ec::PrimeGroup::mul_bigint(xi, limbs);
+        c += proof.c.mul_bigint(limbs);
+        left.push(proof.a.mul_bigint(limbs));
+        right.push(proof.b);
+    }
+    left.extend([-(vk.alpha * sum), -x, -c]);
+    right.extend([vk.beta, vk.gamma, vk.delta]);
+    Bls12_381::multi_pairing(G1Projective::normalize_batch(&left), right).is_zero()
+}
+
+/// The proof as the verifier contract reads it: uncompressed EIP-2537, A128 | B256 | C128.
+///
+/// # Errors
+/// [`VerifyError::Point`] where the bytes are no proof.
+pub fn proof_eip2537(proof: &ProofBytes) -> Result<[u8; EIP2537_PROOF_BYTES], VerifyError> {
+    let proof = Proof::from_bytes(proof)?;
+    let mut out = Vec::with_capacity(EIP2537_PROOF_BYTES);
+    eip2537::g1(&proof.a, &mut out);
+    eip2537::g2(&proof.b, &mut out);
+    eip2537::g1(&proof.c, &mut out);
+    Ok(out.try_into().expect("128 + 256 + 128 bytes"))
+}
+
+/// A canonical scalar as a field element; exact, because a [`FieldBytes`] is below r.
+pub(crate) fn scalar(f: &FieldBytes) -> Fr {
+    Fr::from_be_bytes_mod_order(f.as_bytes())
+}
+
+/// A compressed point with one encoding, on the curve and in the subgroup.
+fn point<P: CanonicalDeserialize + CanonicalSerialize>(bytes: &[u8]) -> Option<P> {
+    let point = P::deserialize_compressed(bytes).ok()?;
+    // The decoder checks coordinates and flags; encoding again makes "one encoding" hold whatever the decoder lets through.
+    let mut again = Vec::with_capacity(bytes.len());
+    put(&point, &mut again);
+    (again == bytes).then_some(point)
+}
+
+fn put<P: CanonicalSerialize>(point: &P, out: &mut Vec<u8>) {
+    point.serialize_compressed(out).expect("writing to a Vec does not fail");
+}
+
+#[cfg(test)]
+mod tests;
