@@ -1,0 +1,197 @@
+//! Proving keys: made on this machine once per circuit, kept in a cache folder, loaded by the next process.
+//!
+//! Trust    a key made here is a development key: whoever ran the setup knew its secrets for a moment and could forge. Its file says so,
+//!          and `node` and `cli` refuse it on any chain but a local one. Production keys come from a ceremony; there is none yet.
+//! Sharing  several processes of one demo use one folder: the first takes the lock and makes the key, the others wait and load it.
+
+use crate::file;
+use ark_bls12_381::{Bls12_381, Fr};
+use ark_groth16::{Groth16, ProvingKey};
+use ark_relations::gr1cs::SynthesisError;
+use fluence_circuits::pin::Matrices;
+use fluence_circuits::{RangeSumCircuit, StorageCircuit};
+use fluence_types::Fingerprint;
+use fluence_types::shape::CircuitId;
+use fluence_verifier::groth16::VerificationKey;
+use rand::{CryptoRng, RngCore, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// What a long call is doing, for progress bars.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Writing down the constraints.
+    Synthesise,
+    /// Reading a key from the cache.
+    Load,
+    /// Waiting for another process that is making the same key.
+    Wait,
+    /// Making a development key.
+    Setup,
+    /// Writing it to the cache.
+    Save,
+    /// Computing the assignment.
+    Witness,
+    /// Computing the proof.
+    Prove,
+    /// Checking the proof before handing it out.
+    Verify,
+}
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The cache folder or file cannot be read or written.
+    #[error("key cache {path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not a key file, or was cut or changed since it was written.
+    #[error("key file {path} is damaged: {why}; delete it and it is made again")]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// No circuit has this shape.
+    #[error("circuit {0} cannot be built: {1}")]
+    Circuit(CircuitId, SynthesisError),
+}
+
+/// The keys of one circuit.
+pub struct Keys {
+    /// The circuit.
+    pub id: CircuitId,
+    /// Checks proofs.
+    pub vk: VerificationKey,
+    /// Makes proofs.
+    pub pk: ProvingKey<Bls12_381>,
+    /// Names the key.
+    pub fingerprint: Fingerprint,
+    /// Made on one machine: for local chains only.
+    pub insecure_dev: bool,
+    pub(crate) matrices: Matrices,
+    /// BLAKE3 of the matrices the key was made for, as pinned in `circuits/shapes.toml`.
+    pub matrix_hash: [u8; 32],
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keys({}, {}, insecure_dev: {})", self.id, self.fingerprint, self.insecure_dev)
+    }
+}
+
+impl Keys {
+    /// Loads the key from `dir`, or makes a development key there. Safe to call from several processes at once.
+    ///
+    /// The file's points are read without subgroup checks, after its checksum: it is our own cache, not a key from outside.
+    /// The randomness of a new key is the operating system's.
+    ///
+    /// # Errors
+    /// [`KeyError`]; a damaged file is reported, not silently replaced.
+    pub fn load_or_setup(
+        dir: impl AsRef<Path>,
+        id: CircuitId,
+        mut progress: impl FnMut(Phase),
+    ) -> Result<Self, KeyError> {
+        Self::load_or_setup_with(dir.as_ref(), id, &mut rand::rngs::OsRng, &mut progress)
+    }
+
+    /// The same with the caller's randomness, for tests that need the same key twice.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn load_or_setup_with<R: RngCore + CryptoRng>(
+        dir: &Path,
+        id: CircuitId,
+        rng: &mut R,
+        progress: &mut dyn FnMut(Phase),
+    ) -> Result<Self, KeyError> {
+        progress(Phase::Synthesise);
+        let matrices = Matrices::of(id).map_err(|e| KeyError::Circuit(id, e))?;
+        let path = Self::path(dir, id);
+        let io = |source| KeyError::Io { path: path.clone(), source };
+        // A file appears whole, by rename, so reading needs no lock.
+        if path.exists() {
+            progress(Phase::Load);
+            return file::load(&path, id, matrices);
+        }
+        fs::create_dir_all(dir).map_err(io)?;
+        let lock = File::create(path.with_extension("lock")).map_err(io)?;
+        if lock.try_lock().is_err() {
+            progress(Phase::Wait);
+            lock.lock().map_err(io)?;
+        }
+        // Another process may have made it while we waited. The lock goes with its file handle.
+        if path.exists() {
+            progress(Phase::Load);
+            return file::load(&path, id, matrices);
+        }
+        progress(Phase::Setup);
+        let keys = Self::setup(id, matrices, rng)?;
+        progress(Phase::Save);
+        file::save(&path, &keys)?;
+        Ok(keys)
+    }
+
+    /// A development key that is kept nowhere.
+    ///
+    /// # Errors
+    /// [`KeyError::Circuit`].
+    pub fn ephemeral<R: RngCore + CryptoRng>(id: CircuitId, rng: &mut R) -> Result<Self, KeyError> {
+        Self::setup(id, Matrices::of(id).map_err(|e| KeyError::Circuit(id, e))?, rng)
+    }
+
+    /// Where the key of a circuit lies in a cache folder.
+    #[must_use]
+    pub fn path(dir: &Path, id: CircuitId) -> PathBuf {
+        dir.join(format!("{}.key", id.to_string().replace('/', "_")))
+    }
+
+    fn setup<R: RngCore + CryptoRng>(id: CircuitId, matrices: Matrices, rng: &mut R) -> Result<Self, KeyError> {
+        // A fast generator seeded once; the seed and with it the setup's secrets end with this call.
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let made = match id {
+            CircuitId::Storage(shape) => {
+                Groth16::<Bls12_381>::generate_random_parameters_with_reduction(StorageCircuit::blank(shape), &mut rng)
+            }
+            CircuitId::RangeSum(shape) => {
+                Groth16::<Bls12_381>::generate_random_parameters_with_reduction(RangeSumCircuit::blank(shape), &mut rng)
+            }
+            _ => Err(SynthesisError::Unsatisfiable),
+        };
+        let pk = made.map_err(|e| KeyError::Circuit(id, e))?;
+        Ok(Self::of(id, pk, matrices))
+    }
+
+    pub(crate) fn of(id: CircuitId, pk: ProvingKey<Bls12_381>, matrices: Matrices) -> Self {
+        let k = &pk.vk;
+        let vk = VerificationKey::from_points(&k.alpha_g1, &k.beta_g2, &k.gamma_g2, &k.delta_g2, &k.gamma_abc_g1)
+            .expect("a setup's points are multiples of the generators by secrets that are not 0");
+        let (fingerprint, matrix_hash) = (vk.fingerprint(), matrices.hash());
+        Self { id, vk, pk, fingerprint, insecure_dev: true, matrices, matrix_hash }
+    }
+
+    /// Number of constraints of the circuit.
+    #[must_use]
+    pub fn constraints(&self) -> usize {
+        self.matrices.constraints()
+    }
+
+    pub(crate) fn assignment_len(&self) -> usize {
+        self.matrices.inputs + self.matrices.witnesses
+    }
+
+    pub(crate) fn broken(&self, assignment: &[Fr]) -> Option<usize> {
+        self.matrices.first_broken(assignment)
+    }
+}

@@ -1,0 +1,140 @@
+//! One proof: check natively, compute the assignment, prove, verify, hand out.
+
+use crate::keys::{Keys, Phase};
+use crate::memory::peak_memory_bytes;
+use ark_bls12_381::{Bls12_381, Fr};
+use ark_ff::UniformRand;
+use ark_groth16::Groth16;
+use ark_relations::gr1cs::{ConstraintSystem, SynthesisError, SynthesisMode};
+use fluence_circuits::{Circuit, WitnessError};
+use fluence_types::FieldBytes;
+use fluence_types::proof::ProofBytes;
+use fluence_types::shape::CircuitId;
+use fluence_verifier::groth16::{self, Proof, VerifyError};
+use rand::{CryptoRng, RngCore};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// A proof with what it cost.
+#[derive(Clone, Debug)]
+pub struct Proved {
+    /// The proof.
+    pub proof: ProofBytes,
+    /// Its public inputs, in circuit order.
+    pub public_inputs: [FieldBytes; 3],
+    /// Constraints of the circuit.
+    pub constraints: usize,
+    /// Time from the start of the call, waiting for another proof included, in milliseconds.
+    pub ms: u64,
+    /// Time of the native check and the assignment, in milliseconds.
+    pub witness_ms: u64,
+    /// Time of the proof itself, in milliseconds.
+    pub prove_ms: u64,
+    /// Time of the check before handing out, in milliseconds.
+    pub verify_ms: u64,
+    /// Largest resident set of the process so far, in bytes, where the system says.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// Why there is no proof.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProveError {
+    /// The key is for another circuit.
+    #[error("the key is for {key}, the statement needs {need}")]
+    Key {
+        /// The key's circuit.
+        key: CircuitId,
+        /// The statement's.
+        need: CircuitId,
+    },
+    /// The witness does not show the statement.
+    #[error("the witness does not show the statement: {0}")]
+    Witness(#[from] WitnessError),
+    /// The circuit could not be filled.
+    #[error("the circuit could not be filled: {0}")]
+    Synthesis(#[from] SynthesisError),
+    /// The proof did not verify: the native twin accepted what the circuit does not, which is our fault.
+    #[error("the proof does not verify ({why}); the first broken constraint is {constraint:?}")]
+    Unsound {
+        /// What the verifier said.
+        why: VerifyError,
+        /// Row of the matrices.
+        constraint: Option<usize>,
+    },
+}
+
+/// One proof at a time: each uses all cores, and two at once would need twice the memory.
+static PROVING: Mutex<()> = Mutex::new(());
+
+/// Proves a statement. Blocking; uses rayon's global pool.
+///
+/// # Errors
+/// [`ProveError`]; a false statement is refused before any proving.
+pub fn prove<C: Circuit, R: RngCore + CryptoRng>(keys: &Keys, circuit: C, rng: &mut R) -> Result<Proved, ProveError> {
+    prove_with(keys, circuit, rng, &mut |_| ())
+}
+
+/// [`prove`], telling what it does.
+///
+/// # Errors
+/// As [`prove`].
+pub fn prove_with<C: Circuit, R: RngCore + CryptoRng>(
+    keys: &Keys,
+    circuit: C,
+    rng: &mut R,
+    progress: &mut dyn FnMut(Phase),
+) -> Result<Proved, ProveError> {
+    let start = Instant::now();
+    if circuit.id() != keys.id {
+        return Err(ProveError::Key { key: keys.id, need: circuit.id() });
+    }
+    // A poisoned lock guards no data.
+    let _one = PROVING.lock().unwrap_or_else(PoisonError::into_inner);
+    let begun = Instant::now();
+    progress(Phase::Witness);
+    circuit.check()?;
+    let public_inputs = circuit.public_inputs().ok_or(WitnessError::Blank)?;
+    let assignment = assignment(circuit)?;
+    assert_eq!(assignment.len(), keys.assignment_len(), "a circuit has one form, whatever its witness");
+    let witness_ms = millis(begun);
+
+    progress(Phase::Prove);
+    let begun = Instant::now();
+    let (r, s) = (Fr::rand(rng), Fr::rand(rng));
+    let m = &keys.matrices;
+    let made = Groth16::<Bls12_381>::create_proof_with_reduction_and_matrices(
+        &keys.pk,
+        r,
+        s,
+        &m.abc,
+        m.inputs,
+        m.constraints(),
+        &assignment,
+    )?;
+    let proof = Proof::from_points(made.a, made.b, made.c).to_bytes();
+    let prove_ms = millis(begun);
+
+    progress(Phase::Verify);
+    let begun = Instant::now();
+    groth16::verify(&keys.vk, &public_inputs, &proof)
+        .map_err(|why| ProveError::Unsound { why, constraint: keys.broken(&assignment) })?;
+    let (verify_ms, ms) = (millis(begun), millis(start));
+    let (constraints, peak_memory_bytes) = (keys.constraints(), peak_memory_bytes());
+    Ok(Proved { proof, public_inputs, constraints, ms, witness_ms, prove_ms, verify_ms, peak_memory_bytes })
+}
+
+/// One, the inputs, the witnesses; no rows are built.
+fn assignment<C: Circuit>(circuit: C) -> Result<Vec<Fr>, SynthesisError> {
+    let cs = ConstraintSystem::new_ref();
+    cs.set_mode(SynthesisMode::Prove { construct_matrices: false, generate_lc_assignments: false });
+    circuit.generate_constraints(cs.clone())?;
+    let cs = cs.into_inner().ok_or(SynthesisError::MissingCS)?;
+    let mut full = cs.assignments.instance_assignment;
+    full.extend(cs.assignments.witness_assignment);
+    Ok(full)
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
