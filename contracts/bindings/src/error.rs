@@ -1,0 +1,137 @@
+//! Why the chain said no, with the contract's own error by name.
+
+use crate::abi::{Collateral, EpochProofs, FluToken, Groth16Verifier, Holdings, NodeRegistry};
+use alloy::primitives::Bytes;
+use alloy::sol_types::{Panic, Revert, SolError, SolInterface};
+use std::fmt::Debug;
+
+/// Why a call, a transaction or a local chain failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// The RPC does not answer, or not sensibly. Trying again may help.
+    #[error("{act}: the RPC failed: {why}")]
+    Rpc {
+        /// What was asked.
+        act: &'static str,
+        /// The transport's reason.
+        why: String,
+    },
+    /// A contract refused. The same call will be refused again unless the chain changes.
+    #[error("{act}: refused with {name}: {detail}")]
+    Refused {
+        /// The call.
+        act: &'static str,
+        /// Name of the contract's error, or `Revert`, `Panic`, `Unknown`.
+        name: String,
+        /// The error with its values.
+        detail: String,
+    },
+    /// A transaction was mined and failed all the same, because the chain changed between its simulation and its block.
+    #[error("{act}: transaction {tx} failed in block {block}")]
+    Failed {
+        /// The call.
+        act: &'static str,
+        /// Transaction hash.
+        tx: String,
+        /// Its block.
+        block: u64,
+    },
+    /// The chain answered something that the vocabulary does not hold.
+    #[error("{what} on chain is out of range")]
+    OutOfRange {
+        /// What it is.
+        what: &'static str,
+    },
+    /// An address, a key or a URL cannot be used.
+    #[error("{what}: {why}")]
+    Setup {
+        /// What was given.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// anvil could not be started.
+    #[error("anvil: {0}")]
+    Anvil(String),
+}
+
+impl ChainError {
+    /// Name of the contract's error, where a contract refused.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Refused { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn rpc(act: &'static str, why: impl ToString) -> Self {
+        Self::Rpc { act, why: why.to_string() }
+    }
+
+    pub(crate) fn from_contract(act: &'static str, error: alloy::contract::Error) -> Self {
+        if let Some(data) = error.as_revert_data() {
+            return Self::from_revert(act, &data);
+        }
+        match error {
+            alloy::contract::Error::TransportError(e) => Self::from_transport(act, e),
+            other => Self::rpc(act, other),
+        }
+    }
+
+    pub(crate) fn from_transport(act: &'static str, error: alloy::transports::TransportError) -> Self {
+        let Some(payload) = error.as_error_resp() else { return Self::rpc(act, error) };
+        match payload.as_revert_data() {
+            Some(data) => Self::from_revert(act, &data),
+            None => Self::rpc(act, payload),
+        }
+    }
+
+    pub(crate) fn from_revert(act: &'static str, data: &Bytes) -> Self {
+        let (name, detail) = name_revert(data);
+        Self::Refused { act, name, detail }
+    }
+}
+
+/// Name and values of revert data, by the errors of all our contracts: a caller's ABI does not list what it passes on.
+fn name_revert(data: &[u8]) -> (String, String) {
+    fn of<E: SolInterface + Debug>(data: &[u8]) -> Option<(String, String)> {
+        let error = E::abi_decode(data).ok()?;
+        // The derived form is `Variant(Error { .. })`: the variant is the error's name.
+        let text = format!("{error:?}");
+        let name = text.split('(').next().unwrap_or_default().to_owned();
+        let detail =
+            text.strip_prefix(&format!("{name}(")).and_then(|t| t.strip_suffix(')')).unwrap_or(&text).to_owned();
+        Some((name, detail))
+    }
+    of::<EpochProofs::EpochProofsErrors>(data)
+        .or_else(|| of::<Collateral::CollateralErrors>(data))
+        .or_else(|| of::<NodeRegistry::NodeRegistryErrors>(data))
+        .or_else(|| of::<Groth16Verifier::Groth16VerifierErrors>(data))
+        .or_else(|| of::<FluToken::FluTokenErrors>(data))
+        .or_else(|| of::<Holdings::HoldingsErrors>(data))
+        .or_else(|| Revert::abi_decode(data).ok().map(|r| ("Revert".to_owned(), r.reason)))
+        .or_else(|| Panic::abi_decode(data).ok().map(|p| ("Panic".to_owned(), p.to_string())))
+        .unwrap_or_else(|| ("Unknown".to_owned(), format!("0x{}", hex::encode(&data[..data.len().min(132)]))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy::primitives::{Address, B256};
+
+    #[test]
+    fn names_errors_of_every_contract_and_shows_unknown_bytes() {
+        let own = EpochProofs::BeaconNotYet { epoch: 7, block_: alloy::primitives::U256::from(9) }.abi_encode();
+        let (name, detail) = name_revert(&own);
+        assert_eq!(name, "BeaconNotYet");
+        assert!(detail.contains("epoch: 7"), "{detail}");
+        let passed_on = Groth16Verifier::PrecompileFailed { precompile: Address::with_last_byte(15) }.abi_encode();
+        assert_eq!(name_revert(&passed_on).0, "PrecompileFailed");
+        let registry = NodeRegistry::NodeExists { node: B256::ZERO }.abi_encode();
+        assert_eq!(name_revert(&registry).0, "NodeExists");
+        assert_eq!(name_revert(&[1, 2, 3, 4]), ("Unknown".into(), "0x01020304".into()));
+        assert_eq!(name_revert(&[]), ("Unknown".into(), "0x".into()));
+    }
+}

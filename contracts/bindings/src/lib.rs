@@ -1,0 +1,27 @@
+//! The contracts as Rust calls them: deploy, register, deposit, challenge, respond, expire, read events; and a local chain.
+//!
+//! Rule    thin: what is owed, seeds, holdings and splits are the contracts' business and are read from them. ABI and bytecode come
+//!         from `contracts/artifacts`, so building needs no solc; `contracts/scripts/artifacts.mjs --check` says whether they are fresh.
+//! Rule    keys of owners never come here: a registration is signed by a closure or comes signed. The key of the account that sends
+//!         transactions is in the provider's wallet.
+//! Source  DESIGN sections 8 and 9; `contracts/src/interfaces`; `docs/protocol/chain.md`
+
+pub mod abi;
+pub mod anvil;
+mod chain;
+mod deploy;
+mod error;
+mod events;
+mod registration;
+
+pub use chain::{
+    Chain, Challenge, ChallengeId, ChallengeStatus, CollateralBalance, Connection, NodeRecord, NodeStatus, Owed, Sent,
+    StakedVersion,
+};
+pub use deploy::{ChainParams, Deployment, VerifierKey, deploy_all};
+pub use error::ChainError;
+pub use events::{Answered, Challenged, Credited, Deposited, Expired, Registered, RootRegistered, Slashed};
+pub use registration::{Domain, Registration};
+
+/// A provider whose network and transport are erased, with a wallet or without.
+pub type Provider = alloy::providers::DynProvider;
