@@ -1,0 +1,372 @@
+//! Configuration: a TOML file, then `FLUENCE_*` from the environment, then what the command line says; later ones win.
+//!
+//! Env     `FLUENCE_NET__LISTEN='["/ip4/0.0.0.0/tcp/4001"]'`: two underscores go one table deeper. Names that begin with no top-level
+//!         key of the file are ignored.
+//! Rule    unknown keys are refused: a misspelt limit must not look set. Secrets are named by file path, never given.
+//! Sample  `node/fluence.sample.toml`, read by a test
+
+use crate::net::NetConfig;
+use crate::telemetry::LogConfig;
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use fluence_types::shape::{CircuitId, StorageShape};
+use fluence_types::{DatabaseId, NodeId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A key is unknown, missing or of the wrong type.
+    #[error("configuration: {0}")]
+    Invalid(String),
+    /// The file is not there.
+    #[error("no configuration file at {0}")]
+    NoFile(PathBuf),
+    /// A value is not usable.
+    #[error("configuration: {key} {why}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// A storage node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageConfig {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// The node's key file; `identity.key` in the data directory unless named.
+    pub identity: Option<PathBuf>,
+    /// Network.
+    pub net: NetConfig,
+    /// The store and what is let in.
+    pub store: StoreConfig,
+    /// Proofs.
+    pub proving: ProvingConfig,
+    /// The chain; none: stores and answers, but has no duty.
+    pub chain: Option<ChainConfig>,
+    /// Logs.
+    pub log: LogConfig,
+    /// Metrics.
+    pub metrics: MetricsConfig,
+}
+
+/// An arbiter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ArbiterConfig {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// The arbiter's key file; `identity.key` in the data directory unless named.
+    pub identity: Option<PathBuf>,
+    /// Network.
+    pub net: NetConfig,
+    /// How it judges.
+    pub arbiter: JudgeConfig,
+    /// Whose keys proofs must be under.
+    pub proving: ProvingConfig,
+    /// The chain; must be given.
+    pub chain: Option<ChainConfig>,
+    /// Logs.
+    pub log: LogConfig,
+    /// Metrics.
+    pub metrics: MetricsConfig,
+}
+
+/// Which store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreKind {
+    /// fjall, embedded.
+    #[default]
+    Fjall,
+    /// RocksDB, where the binary was built with it.
+    Rocksdb,
+    /// In memory, for tests: gone with the process.
+    Memory,
+}
+
+/// The store and what is let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Which.
+    pub engine: StoreKind,
+    /// Databases admitted; empty: any that names this node as its only member, within the quota.
+    pub databases: Vec<DatabaseId>,
+    /// Bytes of segments kept, uploads included.
+    pub quota_bytes: u64,
+    /// Databases kept.
+    pub databases_max: u32,
+    /// Checks every page at the start; off, a page is checked when it is read.
+    pub scrub_at_start: bool,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            engine: StoreKind::Fjall,
+            databases: Vec::new(),
+            quota_bytes: 64 << 30,
+            databases_max: 256,
+            scrub_at_start: true,
+        }
+    }
+}
+
+/// Proofs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProvingConfig {
+    /// Folder of proving and verification keys. Relative to the working directory.
+    pub keys_dir: PathBuf,
+    /// Circuit of the storage proof, as `storage/v1/k16-h4-d6-t7`.
+    pub storage: CircuitId,
+    /// Proofs an epoch.
+    pub proofs_per_epoch: u32,
+    /// Range sums proven at once; each takes every core.
+    pub range_sums_at_once: u32,
+    /// Makes dev keys where the folder has none. Such keys are refused on any chain but a local one.
+    pub make_dev_keys: bool,
+}
+
+impl Default for ProvingConfig {
+    fn default() -> Self {
+        Self {
+            keys_dir: PathBuf::from("keys"),
+            storage: CircuitId::Storage(StorageShape::PRODUCTION),
+            proofs_per_epoch: 1,
+            range_sums_at_once: 1,
+            make_dev_keys: false,
+        }
+    }
+}
+
+impl ProvingConfig {
+    /// The shape of the storage circuit.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] where `storage` names another statement.
+    pub fn storage_shape(&self) -> Result<StorageShape, ConfigError> {
+        match self.storage {
+            CircuitId::Storage(shape) => Ok(shape),
+            other => Err(ConfigError::Value { key: "proving.storage", why: format!("{other} is no storage circuit") }),
+        }
+    }
+}
+
+/// A JSON-RPC address: it may hold an access key, so it is printed without its path and user.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RpcUrl(pub String);
+
+impl fmt::Debug for RpcUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        write!(f, "{scheme}://{host}")
+    }
+}
+
+/// The chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainConfig {
+    /// JSON-RPC over HTTP.
+    pub rpc_url: RpcUrl,
+    /// The file that says where the contracts are, as written by `fluence_bindings::Deployment::write`.
+    pub deployment: PathBuf,
+    /// The operator's key file: 64 hex digits, mode 600. None: watches only.
+    #[serde(default)]
+    pub operator_key: Option<PathBuf>,
+    /// Milliseconds between looks at the chain.
+    #[serde(default = "poll_ms")]
+    pub poll_ms: u64,
+}
+
+const fn poll_ms() -> u64 {
+    2000
+}
+
+/// How an arbiter judges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JudgeConfig {
+    /// Blocks after an epoch's start before what is missing or false is challenged.
+    pub grace_blocks: u64,
+    /// Milliseconds between two questions to a node that has not proven yet.
+    pub ask_every_ms: u64,
+    /// Where to find nodes.
+    pub peers: Vec<PeerConfig>,
+    /// Sends challenges. Off: watches and writes the ledger.
+    pub challenge: bool,
+}
+
+impl Default for JudgeConfig {
+    fn default() -> Self {
+        Self { grace_blocks: 50, ask_every_ms: 1000, peers: Vec::new(), challenge: true }
+    }
+}
+
+/// A node and its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// The node.
+    pub node: NodeId,
+    /// Its multiaddresses.
+    pub addresses: Vec<String>,
+}
+
+/// Metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Address of `/metrics` and `/healthz`, as `127.0.0.1:9090`; port 0 takes a free one; none: off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// A configuration that can be loaded.
+pub trait Config: Default + Serialize + DeserializeOwned {
+    /// Top-level keys: environment variables that begin with none of them are not ours.
+    const KEYS: &'static [&'static str];
+
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    fn check(&self) -> Result<(), ConfigError>;
+
+    /// Reads `file` (if any), the environment, and `overrides`: dotted keys with TOML values, as `("net.listen", ["/ip4/.."])`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    fn load(file: Option<&Path>, overrides: &[(&str, serde_json::Value)]) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(path) = file {
+            if !path.is_file() {
+                return Err(ConfigError::NoFile(path.to_owned()));
+            }
+            figment = figment.merge(Toml::file_exact(path));
+        }
+        let ours = |key: &figment::value::UncasedStr| {
+            Self::KEYS.iter().any(|k| key == *k || key.as_str().to_ascii_lowercase().starts_with(&format!("{k}__")))
+        };
+        figment = figment.merge(Env::prefixed("FLUENCE_").filter(ours).split("__"));
+        for (key, value) in overrides {
+            figment = figment.merge(Serialized::default(key, value));
+        }
+        let config: Self = figment.extract().map_err(|e| ConfigError::Invalid(e.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn check_common(data_dir: &Path, net: &NetConfig, proving: &ProvingConfig) -> Result<(), ConfigError> {
+    let value = |key, why: &str| Err(ConfigError::Value { key, why: why.to_owned() });
+    if data_dir.as_os_str().is_empty() {
+        return value("data_dir", "must be given");
+    }
+    if net.requests_max == 0 || net.requests_per_peer_max == 0 || net.connections_max == 0 {
+        return value("net", "limits must be at least 1");
+    }
+    if !(net.requests_per_second > 0.0 && net.requests_burst >= 1.0 && net.ban_score > 0.0) {
+        return value("net", "rates and the ban score must be above 0");
+    }
+    if net.request_memory_bytes < fluence_wire::REQUEST_BYTES_MAX {
+        return value("net.request_memory_bytes", "must hold the longest request, 4 MiB");
+    }
+    if !(1..=16).contains(&proving.proofs_per_epoch) {
+        return value("proving.proofs_per_epoch", "must be 1 to 16");
+    }
+    proving.storage_shape().map(|_| ())
+}
+
+impl Config for StorageConfig {
+    const KEYS: &'static [&'static str] =
+        &["data_dir", "identity", "net", "store", "proving", "chain", "log", "metrics"];
+
+    fn check(&self) -> Result<(), ConfigError> {
+        check_common(&self.data_dir, &self.net, &self.proving)
+    }
+}
+
+impl Config for ArbiterConfig {
+    const KEYS: &'static [&'static str] =
+        &["data_dir", "identity", "net", "arbiter", "proving", "chain", "log", "metrics"];
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.chain.is_none() {
+            return Err(ConfigError::Value {
+                key: "chain",
+                why: "must be given: an arbiter acts on a chain".to_owned(),
+            });
+        }
+        check_common(&self.data_dir, &self.net, &self.proving)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_sample_file_is_valid_and_says_the_defaults() {
+        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("fluence.sample.toml");
+        let config = StorageConfig::load(Some(&sample), &[]).unwrap();
+        assert_eq!(config.store, StoreConfig::default());
+        assert_eq!(config.proving, ProvingConfig::default());
+        assert_eq!(config.log, LogConfig::default());
+        assert_eq!(NetConfig { listen: NetConfig::default().listen, ..config.net }, NetConfig::default());
+    }
+
+    #[test]
+    fn overrides_win_over_the_file() {
+        let file = file("data_dir = \"a\"\n[net]\nrequests_max = 7\nlisten = []\n");
+        let overrides = [("data_dir", json!("b")), ("net.listen", json!(["/ip4/127.0.0.1/tcp/0"]))];
+        let config = StorageConfig::load(Some(file.path()), &overrides).unwrap();
+        assert_eq!(config.data_dir, Path::new("b"));
+        assert_eq!(config.net.requests_max, 7);
+        assert_eq!(config.net.listen.len(), 1);
+    }
+
+    #[test]
+    fn rejects_unknown_keys_missing_files_and_values_out_of_range() {
+        for text in [
+            "data_dir = \"a\"\nport = 1\n",
+            "data_dir = \"a\"\n[net]\nrequest_max = 1\n",
+            "",
+            "data_dir = \"a\"\n[net]\nrequests_max = 0\n",
+            "data_dir = \"a\"\n[net]\nrequest_memory_bytes = 1\n",
+            "data_dir = \"a\"\n[proving]\nstorage = \"range_sum/v1/s1-t7\"\n",
+            "data_dir = \"a\"\n[proving]\nproofs_per_epoch = 0\n",
+            "data_dir = \"a\"\n[chain]\nrpc_url = \"http://x\"\n",
+        ] {
+            assert!(StorageConfig::load(Some(file(text).path()), &[]).is_err(), "{text:?}");
+        }
+        assert!(matches!(StorageConfig::load(Some(Path::new("/nowhere.toml")), &[]), Err(ConfigError::NoFile(_))));
+        assert!(ArbiterConfig::load(Some(file("data_dir = \"a\"\n").path()), &[]).is_err(), "an arbiter needs a chain");
+    }
+
+    #[test]
+    fn an_rpc_address_is_printed_without_its_key() {
+        let url = RpcUrl("https://user:pw@mainnet.example.org:8545/v3/secret?x=y".to_owned());
+        assert_eq!(format!("{url:?}"), "https://mainnet.example.org:8545");
+    }
+}

@@ -1,0 +1,212 @@
+//! Proofs of a node: keys loaded once, witnesses from the engine, one proof after the other on all cores.
+//!
+//! Rule    a key that was made on one machine is refused on any chain but a local one: whoever made it can forge.
+//! Stop    proofs run on threads of their own, so that a stop does not wait for one.
+
+use crate::config::ProvingConfig;
+use fluence_circuits::{RangeSumCircuit, StorageCircuit};
+use fluence_engine::{Engine, WitnessError};
+use fluence_prover::{KeyError, Keys, Phase};
+use fluence_types::answer::{OpenRefusal, Snapshot};
+use fluence_types::block::Certificate;
+use fluence_types::shape::{CircuitId, RangeSumShape, StorageShape};
+use fluence_types::statement::{RangeSumQuery, Storage};
+use fluence_types::{DatabaseId, DbRoot, Epoch};
+use fluence_wire::message::{ProvedRangeSum, ProvedStorage};
+use rand::rngs::OsRng;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot};
+
+/// How long a range sum waits for its turn.
+const TURN: Duration = Duration::from_secs(30);
+
+/// Why there is no proof.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProveError {
+    /// No key, or one that may not be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The folder has no key, and the node does not make any.
+    #[error("no key for {circuit} at {path}; put one there, or set proving.make_dev_keys on a local chain")]
+    NoKey {
+        /// The circuit.
+        circuit: CircuitId,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A key that was made on one machine, on a chain that is not local.
+    #[error("the key of {0} is an insecure development key; it is refused on chain {1}")]
+    DevKey(CircuitId, u64),
+    /// The engine has no witness: lost data, another root, a tree too high for the circuit.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
+    /// No circuit has room for so many live segments.
+    #[error("{0} live segments; compact first")]
+    NoShape(usize),
+    /// The prover failed.
+    #[error(transparent)]
+    Prover(#[from] fluence_prover::ProveError),
+    /// Other proofs come first.
+    #[error("other proofs come first")]
+    Busy,
+    /// The proving thread ended early.
+    #[error("the proof was given up")]
+    GivenUp,
+}
+
+/// Makes proofs from an engine.
+pub struct Prover {
+    engine: Arc<Engine>,
+    config: ProvingConfig,
+    shape: StorageShape,
+    /// The chain that proofs are for; none: any key will do, nothing depends on it.
+    chain_id: Option<u64>,
+    keys: Mutex<HashMap<CircuitId, Arc<Keys>>>,
+    range_sums: Semaphore,
+}
+
+impl Prover {
+    /// A prover; keys are loaded when they are first needed.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, config: ProvingConfig, shape: StorageShape, chain_id: Option<u64>) -> Self {
+        let range_sums = Semaphore::new(config.range_sums_at_once.max(1) as usize);
+        Self { engine, config, shape, chain_id, keys: Mutex::default(), range_sums }
+    }
+
+    /// The storage shape that proofs are made in.
+    #[must_use]
+    pub const fn shape(&self) -> StorageShape {
+        self.shape
+    }
+
+    /// The keys of a circuit. Blocking: loading takes seconds, making them longer.
+    ///
+    /// # Errors
+    /// [`ProveError`] where there is none that may be used.
+    pub fn keys(&self, circuit: CircuitId) -> Result<Arc<Keys>, ProveError> {
+        // Held while loading, so that a key is loaded once.
+        let mut all = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keys) = all.get(&circuit) {
+            return Ok(Arc::clone(keys));
+        }
+        let path = Keys::path(&self.config.keys_dir, circuit);
+        if !self.config.make_dev_keys && !path.exists() {
+            return Err(ProveError::NoKey { circuit, path });
+        }
+        let keys = Keys::load_or_setup(&self.config.keys_dir, circuit, |phase| match phase {
+            Phase::Setup => tracing::warn!(%circuit, "making an insecure development key"),
+            phase => tracing::debug!(%circuit, ?phase, "proving key"),
+        })?;
+        if let Some(chain) = self.chain_id.filter(|id| keys.insecure_dev && !is_local(*id)) {
+            return Err(ProveError::DevKey(circuit, chain));
+        }
+        let keys = Arc::new(keys);
+        all.insert(circuit, Arc::clone(&keys));
+        Ok(keys)
+    }
+
+    /// Proves a storage statement about databases in id order, each at a root it has or had.
+    ///
+    /// # Errors
+    /// [`ProveError`]; lost data is [`OpenRefusal::Lost`] inside.
+    pub async fn storage(
+        self: &Arc<Self>,
+        databases: Vec<(DatabaseId, DbRoot)>,
+        epoch: Epoch,
+        statement: Storage,
+    ) -> Result<ProvedStorage, ProveError> {
+        let prover = Arc::clone(self);
+        on_a_thread("prove-storage", move || {
+            let witness = timed("fluence_witness_seconds", "storage", || {
+                prover.engine.storage_witness_at(&databases, &statement, prover.shape)
+            })?;
+            let keys = prover.keys(CircuitId::Storage(prover.shape))?;
+            let circuit = StorageCircuit::new(prover.shape, statement, witness);
+            let proved = timed("fluence_prove_seconds", "storage", || {
+                fluence_prover::prove_with(&keys, circuit, &mut OsRng, &mut |phase| {
+                    tracing::info!(%epoch, ?phase, "proving storage");
+                })
+            })?;
+            Ok(ProvedStorage {
+                epoch,
+                root: statement.root,
+                total_cells: statement.total_cells,
+                seed: statement.seed,
+                fingerprint: keys.fingerprint,
+                proof: proved.proof,
+                constraints: proved.constraints as u64,
+                prove_ms: proved.ms,
+            })
+        })
+        .await
+    }
+
+    /// Proves a range sum at the latest root; `certify` gives that root's certificate.
+    ///
+    /// # Errors
+    /// [`ProveError`].
+    pub async fn range_sum(
+        self: &Arc<Self>,
+        query: RangeSumQuery,
+        certify: impl FnOnce(&fluence_types::block::Checkpoint) -> Option<Certificate> + Send + 'static,
+    ) -> Result<ProvedRangeSum, ProveError> {
+        let turn = tokio::time::timeout(TURN, self.range_sums.acquire()).await;
+        let _turn = turn.map_err(|_| ProveError::Busy)?.expect("the semaphore is never closed");
+        let prover = Arc::clone(self);
+        on_a_thread("prove-range-sum", move || {
+            // One view for root, witness and certificate: a block in between changes nothing.
+            let view = prover.engine.view(query.db).map_err(WitnessError::from)?;
+            let (witness, statement) =
+                timed("fluence_witness_seconds", "range_sum", || view.range_sum_witness(&query))?;
+            let live = witness.segments.len();
+            let shape = RangeSumShape::for_live(live).ok_or(ProveError::NoShape(live))?;
+            let opening = witness.catalogue.clone();
+            let certificate = certify(&view.checkpoint())
+                .ok_or_else(|| WitnessError::Open(OpenRefusal::Internal("the root is not certified yet".to_owned())))?;
+            drop(view);
+            let keys = prover.keys(CircuitId::RangeSum(shape))?;
+            let circuit = RangeSumCircuit::new(shape, statement, witness);
+            let proved =
+                timed("fluence_prove_seconds", "range_sum", || fluence_prover::prove(&keys, circuit, &mut OsRng))?;
+            Ok(ProvedRangeSum {
+                snapshot: Snapshot { certificate, opening },
+                sum: statement.sum,
+                query_digest: statement.query_digest,
+                shape: [shape.segments, shape.tree_levels],
+                fingerprint: keys.fingerprint,
+                proof: proved.proof,
+                constraints: proved.constraints as u64,
+                prove_ms: proved.ms,
+            })
+        })
+        .await
+    }
+}
+
+/// A chain that lives on one machine.
+const fn is_local(chain_id: u64) -> bool {
+    matches!(chain_id, 1337 | 31337)
+}
+
+fn timed<T>(metric: &'static str, statement: &'static str, f: impl FnOnce() -> T) -> T {
+    let started = std::time::Instant::now();
+    let value = f();
+    metrics::histogram!(metric, "statement" => statement).record(started.elapsed().as_secs_f64());
+    value
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    name: &str,
+    f: impl FnOnce() -> Result<T, ProveError> + Send + 'static,
+) -> Result<T, ProveError> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || drop(done.send(f())))
+        .expect("the system can start a thread");
+    result.await.map_err(|_| ProveError::GivenUp)?
+}
