@@ -67,7 +67,8 @@ node() {
 
 data() {
     need python3 python3
-    tests/demo/fetch_flights.sh
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+    python3 tests/demo/fetch_flights.py
 }
 
 rocksdb() {

@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-FLUENCE_INTEROP_OUT="$out" cargo test --locked -q -p fluence-prover --test interop
+FLUENCE_INTEROP_DIR="$out" cargo test --locked --workspace --test prove export_for_other_tools -- --exact
 node tests/interop/verify.mjs "$out"

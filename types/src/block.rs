@@ -9,7 +9,7 @@ use crate::op::{NodeSignature, SignedOp};
 use crate::{BlockHash, DatabaseId, DbRoot, Height, NodeId};
 use borsh::{BorshDeserialize, BorshSerialize};
 
-/// The fixed-size head of a block: 184 bytes in canonical encoding, hashed with Keccak-256 so that Solidity can recompute it.
+/// The fixed-size head of a block: 176 bytes in canonical encoding, hashed with Keccak-256 so that Solidity can recompute it.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
 pub struct BlockHeader {
     /// The database, and so the cluster.
@@ -97,6 +97,6 @@ mod tests {
             executed_root: DbRoot::default(),
             next_members_hash: [0; 32],
         };
-        assert_eq!(crate::codec::encode(&header).len(), 184);
+        assert_eq!(crate::codec::encode(&header).len(), 176);
     }
 }
