@@ -56,7 +56,7 @@ bench-compare: ## against other engines, in their own workspace
 
 release: ## the optimised binary with RocksDB
 	@scripts/bootstrap.sh rocksdb
-	ROCKSDB_LIB_DIR=$$(scripts/rocksdb.sh) ROCKSDB_STATIC=1 CARGO_PROFILE_RELEASE_LTO=thin cargo build --locked --release -p fluence-cli --features rocksdb
+	dir=$$(scripts/rocksdb.sh) && ROCKSDB_LIB_DIR=$$dir ROCKSDB_STATIC=1 CARGO_PROFILE_RELEASE_LTO=thin cargo build --locked --release -p fluence-cli --features rocksdb
 
 contracts: ## the Solidity tests alone
 	@scripts/bootstrap.sh node

@@ -38,6 +38,7 @@ need() {
 
 rust() {
     need cc build-essential
+    need make make
     if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then die "add $HOME/.cargo/bin to PATH"; fi
     command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs first"
     # rust-toolchain.toml names the release; rustup fetches it where it may.
@@ -61,6 +62,9 @@ npm_packages() {
 node() {
     need node nodejs
     need npm npm
+    local major
+    major=$(command node --version | sed "s/^v\([0-9]*\).*/\1/")
+    [ "$major" -ge 18 ] || die "Node.js $major is too old: 18 or later is needed"
     npm_packages contracts
     npm_packages tests/interop
 }

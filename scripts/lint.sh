@@ -11,7 +11,7 @@ cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 plant=$(mktemp -d)
 trap 'rm -rf "$plant"' EXIT
 mkdir -p "$plant/src"
-cp engine/clippy.toml "$plant/"
+cp engine/clippy.toml rust-toolchain.toml "$plant/"
 printf '[package]\nname = "planted"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n' >"$plant/Cargo.toml"
 planted() { # planted NAME CODE: clippy must refuse the code, for the rule's own reason
     printf '%s\n' "$2" >"$plant/src/lib.rs"

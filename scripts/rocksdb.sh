@@ -22,6 +22,7 @@ if [ ! -f "$dir/librocksdb.a" ]; then
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     mkdir -p "$scratch/src"
+    cp rust-toolchain.toml "$scratch/"
     printf '' >"$scratch/src/lib.rs"
     cat >"$scratch/Cargo.toml" <<TOML
 [package]

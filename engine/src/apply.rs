@@ -17,7 +17,10 @@ use fluence_crypto::roots::schema_hash;
 use fluence_crypto::sign::verify_receipt;
 use fluence_crypto::tree::segment_root;
 use fluence_types::block::{BlockHeader, Checkpoint, quorum};
-use fluence_types::limits::{COUNT_BITS, LIVE_SEGMENTS_MAX, PROJECTIONS_MAX, SEGMENT_CELLS_MAX, STORED_LEVELS_MAX};
+use fluence_types::limits::{
+    COUNT_BITS, LIVE_SEGMENTS_MAX, PROJECTIONS_MAX, SCHEMAS_BYTES_MAX, SEGMENT_CELLS_MAX, STORED_LEVELS_MAX,
+    WRITERS_EVER_MAX,
+};
 use fluence_types::op::{Change, Delivery, Op, OpOutcome, OpReceipt, OpRefusal, SegmentRef, SignedReceipt};
 use fluence_types::segment::{LaneKind, PublicSchema};
 use fluence_types::tree::CatalogueEntry;
@@ -273,6 +276,12 @@ impl Work<'_> {
         if schema.lanes.is_empty() || !sums_after_bytes {
             return Err(OpRefusal::Malformed("lanes must be at least one, byte lanes before sum lanes".to_owned()));
         }
+        let encoded = codec::encode(schema);
+        let schema_bytes = encoded.len() as u64;
+        if self.state.projections.iter().map(|p| p.schema_bytes).sum::<u64>() + schema_bytes > SCHEMAS_BYTES_MAX {
+            let why = format!("the schemas of a database may have {SCHEMAS_BYTES_MAX} bytes together");
+            return Err(OpRefusal::Malformed(why));
+        }
         let hash = schema_hash(schema);
         let entry = CatalogueEntry {
             projection: id,
@@ -281,9 +290,9 @@ impl Work<'_> {
             schema: hash,
             live: codec::Bounded::default(),
         };
-        self.state.projections.push(Projection { entry, lanes: schema.lanes.to_vec() });
+        self.state.projections.push(Projection { entry, lanes: schema.lanes.to_vec(), schema_bytes });
         self.state.put_projection(&mut self.batch, id);
-        self.batch.put(Cf::State, keys::schema(self.state.head.db, id), codec::encode(schema));
+        self.batch.put(Cf::State, keys::schema(self.state.head.db, id), encoded);
         Ok(())
     }
 
@@ -293,6 +302,21 @@ impl Work<'_> {
         }
         if !writers.is_sorted_by(|a, b| a < b) {
             return Err(OpRefusal::Malformed("writers must be sorted, without repeats".to_owned()));
+        }
+        // Those who never wrote leave nothing behind; the chains of the others stay for ever.
+        let stays = |address: &Address, writer: &Writer| {
+            *address == signer || writer.next_sequence > 0 || writers.binary_search(address).is_ok()
+        };
+        let staying = self.state.writers.iter().filter(|(a, w)| stays(a, w)).count();
+        let new = writers.iter().filter(|a| !self.state.writers.contains_key(a)).count();
+        if staying + new > WRITERS_EVER_MAX {
+            return Err(OpRefusal::Malformed(format!("a database may have {WRITERS_EVER_MAX} writers in its life")));
+        }
+        let gone = self.state.writers.iter().filter(|(a, w)| !stays(a, w)).map(|(a, _)| *a).collect::<Vec<_>>();
+        for address in gone {
+            self.state.writers.remove(&address);
+            self.writers.remove(&address);
+            self.batch.delete(Cf::State, keys::writer(self.state.head.db, address));
         }
         for (address, writer) in &mut self.state.writers {
             writer.allowed = *address == signer || writers.binary_search(address).is_ok();

@@ -128,6 +128,9 @@ pub enum UploadError {
         /// The database.
         db: DatabaseId,
     },
+    /// The segment was stored before; its cells are kept for proofs of earlier roots, and nobody may write them again.
+    #[error("segment {0} was stored before and is superseded")]
+    Collected(SegmentRoot),
     /// The segment has no cells, or too many.
     #[error("a segment of {got} cells; allowed are 1 to {limit}")]
     Size {

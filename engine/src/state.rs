@@ -89,6 +89,8 @@ pub(crate) struct CollectedSegment {
 pub(crate) struct Projection {
     pub(crate) entry: CatalogueEntry,
     pub(crate) lanes: Vec<LaneKind>,
+    /// Bytes of its public schema.
+    pub(crate) schema_bytes: u64,
 }
 
 /// What the aux root binds.
@@ -220,7 +222,8 @@ impl DbState {
             let schema: PublicSchema = schema(store, db, entry.projection)?
                 .ok_or_else(|| damaged(db, format!("projection {} has no schema", entry.projection)))?;
             state.catalogue.set(entry.projection.0, catalogue_leaf(&entry));
-            state.projections.push(Projection { entry, lanes: schema.lanes.to_vec() });
+            let schema_bytes = codec::encode(&schema).len() as u64;
+            state.projections.push(Projection { entry, lanes: schema.lanes.to_vec(), schema_bytes });
         }
         let mut leaves = vec![(Fr::from(0u64), 0); usize::try_from(head.slots).unwrap_or(0)];
         state.free = (0..head.slots).collect();

@@ -186,12 +186,16 @@ impl Engine {
         if !(1..=SEGMENT_CELLS_MAX).contains(&preimage.cells) {
             return Err(UploadError::Size { got: preimage.cells, limit: SEGMENT_CELLS_MAX });
         }
-        let state = self.state(db).ok_or(UploadError::UnknownDatabase(db))?;
         let root = segment_root(preimage);
+        // The lock first: a block that stores the segment in between would have its cells overwritten by this upload.
+        let mut all = lock(&self.uploads.by_root);
+        let state = self.state(db).ok_or(UploadError::UnknownDatabase(db))?;
         if state.segments.contains_key(&root) {
             return Ok(bytes_of(preimage));
         }
-        let mut all = lock(&self.uploads.by_root);
+        if state.collected.contains_key(&root) {
+            return Err(UploadError::Collected(root));
+        }
         if let Some(entry) = all.get(&root).cloned() {
             drop(all);
             if entry.db != db {
@@ -352,7 +356,12 @@ impl Engine {
         }
         upload.ended = true;
         let mut batch = Batch::new();
-        delete_cells(&mut batch, upload.record.db, upload.root, upload.record.preimage.cells);
+        // What a block has stored meanwhile is not the upload's any more.
+        let state = self.state(upload.record.db);
+        let kept = |s: &DbState| s.segments.contains_key(&upload.root) || s.collected.contains_key(&upload.root);
+        if !state.is_some_and(|s| kept(&s)) {
+            delete_cells(&mut batch, upload.record.db, upload.root, upload.record.preimage.cells);
+        }
         batch.delete(Cf::State, keys::upload(upload.root));
         let dropped = self.store.commit(batch, Durability::Buffered);
         lock(&self.uploads.by_root).remove(&upload.root);

@@ -240,7 +240,10 @@ impl View<'_> {
 
     /// The refusal for a page that could not be read. A segment that was collected since the view was taken is unknown, not lost.
     pub(crate) fn lost(&self, root: SegmentRoot, lost: Lost) -> OpenRefusal {
-        let still = self.engine.state(self.db()).is_some_and(|now| now.segments.contains_key(&root));
+        let still = self
+            .engine
+            .state(self.db())
+            .is_some_and(|now| now.segments.contains_key(&root) || now.collected.contains_key(&root));
         if !still {
             return OpenRefusal::UnknownSegment(root);
         }

@@ -122,6 +122,45 @@ fn refuses_strangers_and_writers_that_were_removed_but_keeps_their_chains() {
 }
 
 #[test]
+fn writers_that_never_wrote_leave_nothing_and_the_number_in_a_life_is_bounded() {
+    let (engine, mut db) = prepared(1);
+    let list = |from: u32, count: u32| {
+        let addresses: Vec<_> = (from..from + count)
+            .map(|n| {
+                let mut bytes = [0; 20];
+                bytes[16..].copy_from_slice(&n.to_be_bytes());
+                fluence_types::Address::from_bytes(bytes)
+            })
+            .collect();
+        Op::SetWriters { writers: addresses.try_into().unwrap() }
+    };
+    let root = engine.checkpoint(db.db).unwrap().root;
+    for from in 0..12 {
+        db.act(&engine, list(from * 1000, 1000)).unwrap().unwrap();
+    }
+    db.act(&engine, list(0, 0)).unwrap().unwrap();
+    assert_ne!(engine.checkpoint(db.db).unwrap().root, root, "the history goes on");
+    let state = engine.view(db.db).unwrap().writer(fluence_types::Address::from_bytes([0; 20]));
+    assert!(!state.allowed && state.next_sequence == 0, "{state:?}");
+}
+
+#[test]
+fn refuses_schemas_that_no_response_could_carry() {
+    let (engine, mut db) = prepared(1);
+    let big = || {
+        let mut schema = schema(1, 0);
+        schema.sealed = vec![7; fluence_types::limits::SEALED_SCHEMA_BYTES_MAX].try_into().unwrap();
+        schema
+    };
+    let fit = fluence_types::limits::SCHEMAS_BYTES_MAX / (fluence_types::limits::SEALED_SCHEMA_BYTES_MAX as u64);
+    for id in 1..fit {
+        db.act(&engine, define(id as u32, big())).unwrap().unwrap();
+    }
+    assert!(matches!(refused(&engine, &mut db, define(fit as u32, big())), OpRefusal::Malformed(_)));
+    db.act(&engine, define(fit as u32, schema(1, 0))).unwrap().unwrap();
+}
+
+#[test]
 fn refuses_replays_gaps_and_broken_chains() {
     let (engine, mut db) = prepared(1);
     let op = db.owner.sign(db.db, define(1, schema(1, 0)));

@@ -254,3 +254,20 @@ fn an_engine_can_be_shared_between_threads() {
     shared::<Engine>();
     shared::<fluence_engine::View<'static>>();
 }
+
+#[test]
+fn refuses_an_upload_over_a_segment_that_was_collected_but_is_still_owed() {
+    let (store, engine, mut db) = prepared();
+    let (old, new) = (segment(70, 40), segment(71, 40));
+    db.act(&engine, commit(&[(0, 0)], vec![change(0, vec![old.inline()], vec![])])).unwrap().unwrap();
+    db.act(&engine, commit(&[(0, 1)], vec![change(0, vec![new.inline()], vec![old.root()])])).unwrap().unwrap();
+    for _ in 0..3 {
+        db.apply(&engine, vec![]).unwrap();
+    }
+    // It left the stored tree, and its cells are kept: nobody may write or, by an upload that expires, delete them.
+    assert_eq!(engine.view(db.db).unwrap().summary().segments, 1);
+    for engine in [&engine, &open(&store)] {
+        assert!(matches!(engine.begin_upload(db.db, &old.preimage), Err(UploadError::Collected(r)) if r == old.root()));
+    }
+    assert_eq!(engine.begin_upload(db.db, &new.preimage).unwrap(), new.bytes().len() as u64, "stored: nothing to send");
+}

@@ -40,8 +40,12 @@ pub const OP_BYTES_MAX: usize = 2 << 20;
 pub const CHANGES_MAX: usize = 64;
 /// Bytes of a sealed schema.
 pub const SEALED_SCHEMA_BYTES_MAX: usize = 256 << 10;
+/// Bytes of all public schemas of a database together: one response carries them.
+pub const SCHEMAS_BYTES_MAX: u64 = 16 << 20;
 /// Writers of a database.
 pub const WRITERS_MAX: usize = 1024;
+/// Writers that a database may have had in its life: their chains are replicated state.
+pub const WRITERS_EVER_MAX: usize = 8 * WRITERS_MAX;
 /// Members of a cluster: 3f + 1 with f up to 10.
 pub const MEMBERS_MAX: usize = 31;
 /// Operations in a block.

@@ -1,0 +1,427 @@
+//! The command line: every command, flag, default and example. `docs/cli.md` is generated from these definitions.
+//!
+//! Rule    no secret is an argument: passphrases and phrases come from a file, an environment variable naming a file, or a prompt.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  fluence demo                              the whole system on this machine, in under five minutes
+  fluence init && fluence keys new          a home, and a root key with its recovery phrase
+  fluence import flights.csv --table flights --key time_hour,carrier,flight --null NA --sum distance
+  fluence query flights --agg count --agg avg:distance
+  fluence verify proof.json --vkey key.json
+
+Exit codes:
+  0 done   1 something failed   2 wrong usage   3 a proof or an answer was refused
+
+Environment:
+  FLUENCE_HOME, FLUENCE_PASSPHRASE_FILE, FLUENCE_KEYS (proving keys), FLUENCE_ANVIL, RUST_LOG (log filter), NO_COLOR";
+
+/// A database whose nodes hold sealed data they cannot read, prove every answer, and prove every hour that they still have it.
+#[derive(Parser, Debug)]
+#[command(name = "fluence", version, propagate_version = true, after_help = TOP_EXAMPLES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Global {
+    /// Where keys, configuration, caches and proofs are kept [default: ~/.fluence]
+    #[arg(long, global = true, env = "FLUENCE_HOME", value_name = "DIR", hide_env_values = true)]
+    pub(crate) home: Option<PathBuf>,
+    /// Print one JSON value on stdout, and errors as JSON on stderr
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress and no notes
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Show the whole system on this machine: seal, store, query with proof, prove storage, catch and slash a cheat
+    Demo(Demo),
+    /// Make a home: configuration, folders, and a keystore if there is none
+    Init(Init),
+    /// Make, back up and restore the root key
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Seal a CSV file on this machine and store it with a node
+    Import(Import),
+    /// Ask for rows or aggregates over a key range, and verify the answer
+    Query(Query),
+    /// Run a storage node
+    Node(Service),
+    /// Run an arbiter: audits nodes, and challenges on chain what is missing or false
+    Arbiter(Service),
+    /// Verify a proof file, with a key that does not come from the file
+    Verify(Verify),
+    /// List, show and export proof files
+    #[command(subcommand)]
+    Proofs(Proofs),
+    /// Check this machine, the home, the nodes and the chain, with advice
+    Doctor(Doctor),
+    /// Print the reference page of every command, as Markdown
+    #[command(hide = true)]
+    MarkdownHelp,
+    /// A node that lies: serves damaged pages with their checksums redone. For the demo and tests only
+    #[command(hide = true)]
+    DemoLiar(Service),
+}
+
+/// What breaks in the demo.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Damage {
+    /// Bytes of one node's stored pages are overwritten from outside
+    Pages,
+    /// Nothing; nobody is slashed
+    None,
+}
+
+/// `demo`.
+#[derive(Args, Debug, Clone)]
+#[command(after_help = "\
+Examples:
+  fluence demo                      the story, non-interactive; exit code 0 if every step held
+  DEMO_SEED=7 fluence demo          another node is damaged
+  fluence demo --damage none        nobody is slashed
+  fluence demo --keep               leaves chain, nodes and arbiter running until ctrl-C
+
+Writes report.json and the proof files to --out. Needs anvil (npm @foundry-rs/anvil), python3, and the flights
+(tests/demo/fetch_flights.py gets them).")]
+pub(crate) struct Demo {
+    /// Chooses the damaged node and its pages
+    #[arg(long, env = "DEMO_SEED", default_value_t = 2013)]
+    pub(crate) seed: u64,
+    /// What breaks
+    #[arg(long, env = "DAMAGE", value_enum, default_value_t = Damage::Pages)]
+    pub(crate) damage: Damage,
+    /// Leave everything running at the end, until ctrl-C
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// The flights [default: .cache/flights/flights.csv in the repository]
+    #[arg(long, env = "FLIGHTS_CSV", value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Where report, proofs and logs go [default: target/demo in the repository]
+    #[arg(long, env = "FLUENCE_DEMO_OUT", value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Epochs in which all nodes prove
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100), hide = true)]
+    pub(crate) epochs: u32,
+}
+
+/// How to unlock the keystore.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct Unlock {
+    /// File whose first line is the keystore's passphrase; without it, you are asked
+    #[arg(long, env = "FLUENCE_PASSPHRASE_FILE", value_name = "FILE", hide_env_values = true)]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// Which database, and who keeps it.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct Place {
+    /// Database, by its name in the configuration
+    #[arg(long, default_value = "main", value_name = "NAME")]
+    pub(crate) db: String,
+    /// Address of the node that keeps it, as /ip4/127.0.0.1/tcp/4401/p2p/ID; remembered in the configuration
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) node: Option<String>,
+}
+
+/// `init`.
+#[derive(Args, Debug, Clone)]
+#[command(after_help = "\
+Examples:
+  fluence init
+  fluence init --node /ip4/127.0.0.1/tcp/4401/p2p/12D3KooW...
+  fluence init --no-keystore --home ./scratch")]
+pub(crate) struct Init {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// JSON-RPC address of the chain
+    #[arg(long, value_name = "URL")]
+    pub(crate) rpc: Option<String>,
+    /// Address of the EpochProofs contract
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) contract: Option<String>,
+    /// Make no keystore; `fluence keys new` or `keys restore` makes it later
+    #[arg(long)]
+    pub(crate) no_keystore: bool,
+    #[command(flatten)]
+    pub(crate) unlock: Unlock,
+}
+
+/// `keys`.
+#[derive(Subcommand, Debug, Clone)]
+pub(crate) enum Keys {
+    /// Make a root key, encrypted in the home's keystore, and print its recovery phrase once
+    #[command(after_help = "\
+Examples:
+  fluence keys new
+  fluence keys new --passphrase-file ~/.secret/fluence --phrase-out /media/usb/phrase.txt")]
+    New(KeysNew),
+    /// Print the recovery phrase again
+    #[command(after_help = "\
+Examples:
+  fluence keys backup                         asks for the passphrase, prints the phrase
+  fluence keys backup --phrase-out phrase.txt     a file that only you can read")]
+    Backup(KeysBackup),
+    /// Make the keystore from a recovery phrase
+    #[command(after_help = "\
+Examples:
+  fluence keys restore                        asks for the phrase and a new passphrase
+  fluence keys restore --phrase-file phrase.txt --passphrase-file ~/.secret/fluence")]
+    Restore(KeysRestore),
+}
+
+/// `keys new`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct KeysNew {
+    #[command(flatten)]
+    pub(crate) unlock: Unlock,
+    /// Write the recovery phrase to a new file (mode 0600) rather than to the terminal
+    #[arg(long, value_name = "FILE")]
+    pub(crate) phrase_out: Option<PathBuf>,
+}
+
+/// `keys backup`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct KeysBackup {
+    #[command(flatten)]
+    pub(crate) unlock: Unlock,
+    /// Write the recovery phrase to a new file (mode 0600) rather than to the terminal
+    #[arg(long, value_name = "FILE")]
+    pub(crate) phrase_out: Option<PathBuf>,
+}
+
+/// `keys restore`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct KeysRestore {
+    #[command(flatten)]
+    pub(crate) unlock: Unlock,
+    /// File with the recovery phrase; `-` reads standard input; without it, you are asked
+    #[arg(long, value_name = "FILE")]
+    pub(crate) phrase_file: Option<PathBuf>,
+}
+
+/// `import`.
+#[derive(Args, Debug, Clone)]
+#[command(after_help = "\
+Examples:
+  fluence import flights.csv --table flights --key time_hour,carrier,flight --null NA \\
+      --sum distance,arr_delay,arr_delay*arr_delay --types time_hour=timestamp
+  fluence import prices.csv --table prices --key day --types day=date,price=decimal(12,4) --sum price
+
+Types are inferred from the file (int64, float64, timestamp, date, bool, text); --types overrides.
+Sums answer COUNT, SUM, AVG and VAR without reading rows; a square (`x*x`) is what VAR needs.
+Run it again after an interruption: what is stored already is not stored twice.")]
+pub(crate) struct Import {
+    /// CSV file with a header line
+    pub(crate) file: PathBuf,
+    /// Table; made if there is none of that name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) table: String,
+    /// Sort key: columns that together are unique
+    #[arg(long, value_name = "COLS", value_delimiter = ',', required = true)]
+    pub(crate) key: Vec<String>,
+    /// Text that stands for NULL
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) null: String,
+    /// Columns, or products of two columns, to keep running sums of
+    #[arg(long, value_name = "EXPRS", value_delimiter = ',')]
+    pub(crate) sum: Vec<String>,
+    /// Column types, as `price=decimal(12,4)`: int64, float64, decimal(P,S), text, bool, timestamp, date, bytes
+    #[arg(long, value_name = "COL=TYPE")]
+    pub(crate) types: Vec<String>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) unlock: Unlock,
+}
+
+/// `query`.
+#[derive(Args, Debug, Clone)]
+#[command(after_help = "\
+Examples:
+  fluence query flights --where-prefix 2013-02-08T22:00:00Z --select carrier,flight,dest,arr_delay --limit 20
+  fluence query flights --from 2013-07-01T00:00:00Z --to 2013-08-01T00:00:00Z --agg count --agg avg:arr_delay
+  fluence query flights --agg sum:distance --prove --vkey range_sum.vkey.json     also a Groth16 proof, kept in a file
+
+A key is the values of the first key columns, separated by commas: rows from --from on, and before --to.")]
+pub(crate) struct Query {
+    /// Table
+    pub(crate) table: String,
+    /// First key, included
+    #[arg(long, value_name = "KEY", conflicts_with = "where_prefix")]
+    pub(crate) from: Option<String>,
+    /// Last key, not included
+    #[arg(long, value_name = "KEY", conflicts_with = "where_prefix")]
+    pub(crate) to: Option<String>,
+    /// All rows whose key begins with these values
+    #[arg(long, value_name = "KEY")]
+    pub(crate) where_prefix: Option<String>,
+    /// Columns, in the order wanted [default: all]
+    #[arg(long, value_name = "COLS", value_delimiter = ',', conflicts_with = "agg")]
+    pub(crate) select: Vec<String>,
+    /// Most rows to return
+    #[arg(long, value_name = "N", conflicts_with = "agg")]
+    pub(crate) limit: Option<u64>,
+    /// count, sum:COL, avg:COL, var:COL, min:COL or max:COL; may be given more than once
+    #[arg(long, value_name = "AGG")]
+    pub(crate) agg: Vec<String>,
+    /// Ask the node for a Groth16 proof of each sum, verify it, and keep it in the home's proofs folder
+    #[arg(long, requires = "agg")]
+    pub(crate) prove: bool,
+    /// File with the verification key that proofs must be under [default: the home's vkeys folder]
+    #[arg(long, value_name = "FILE", requires = "prove")]
+    pub(crate) vkey: Option<PathBuf>,
+    /// Where to write the proof file, if there is one aggregate [default: the home's proofs folder]
+    #[arg(long, value_name = "FILE", requires = "prove")]
+    pub(crate) proof_out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) unlock: Unlock,
+}
+
+/// `node` and `arbiter`.
+#[derive(Args, Debug, Clone)]
+#[command(after_help = "\
+Examples:
+  fluence node --config node.toml
+  fluence node --data-dir ./node1 --listen /ip4/127.0.0.1/tcp/4401
+  fluence arbiter --config arbiter.toml
+
+node/fluence.sample.toml shows every key. The environment sets them too, as FLUENCE_NET__LISTEN='[\"/ip4/0.0.0.0/tcp/4401\"]'. Stops gracefully on ctrl-C and SIGTERM;
+a restart resumes where it was.")]
+pub(crate) struct Service {
+    /// Configuration file (TOML)
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address to listen on, as /ip4/0.0.0.0/tcp/4401; may be given more than once
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Vec<String>,
+    /// Address of /metrics and /healthz, as 127.0.0.1:9090
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<String>,
+    /// Folder of proving keys
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keys_dir: Option<PathBuf>,
+    /// Stop when standard input closes, so that a parent's death stops the child
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
+}
+
+/// `verify`.
+#[derive(Args, Debug, Clone)]
+#[command(after_help = "\
+Examples:
+  fluence verify proof.json --vkey storage.vk.hex
+  fluence verify proof.json --rpc http://127.0.0.1:8545 --contract 0x5FbD...
+
+The key inside a proof file is never trusted: it comes from this binary's table, from --vkey, or from the contract.
+Exit code 3 if the proof is refused.")]
+pub(crate) struct Verify {
+    /// Proof file
+    pub(crate) file: PathBuf,
+    /// File with the verification key you trust (fluence-vkey/1, as key caches write it)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rpc", "contract"])]
+    pub(crate) vkey: Option<PathBuf>,
+    /// JSON-RPC address of the chain whose contract pins the key
+    #[arg(long, value_name = "URL", requires = "contract")]
+    pub(crate) rpc: Option<String>,
+    /// Address of the contract that pins the key
+    #[arg(long, value_name = "ADDR", requires = "rpc")]
+    pub(crate) contract: Option<String>,
+}
+
+/// `proofs`.
+#[derive(Subcommand, Debug, Clone)]
+pub(crate) enum Proofs {
+    /// List the proof files of a folder
+    #[command(after_help = "Examples:\n  fluence proofs ls\n  fluence proofs ls --dir target/demo")]
+    Ls {
+        /// Folder [default: the home's proofs folder]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Show what a proof file says; does not verify it
+    #[command(after_help = "Examples:\n  fluence proofs show target/demo/range_sum.json")]
+    Show {
+        /// Proof file
+        file: PathBuf,
+    },
+    /// Write a proof in another tool's layout
+    #[command(after_help = "\
+Examples:
+  fluence proofs export proof.json --format snarkjs --out exported
+  snarkjs groth16 verify exported/vkey.json exported/public.json exported/proof.json")]
+    Export {
+        /// Proof file
+        file: PathBuf,
+        /// The layout
+        #[arg(long, value_enum, default_value_t = Format::Snarkjs)]
+        format: Format,
+        /// Folder to write to; made if missing
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+/// Layouts of exported proofs.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Format {
+    /// proof.json, public.json and vkey.json for snarkjs (bls12381)
+    Snarkjs,
+}
+
+/// `doctor`.
+#[derive(Args, Debug, Clone)]
+#[command(
+    after_help = "Examples:\n  fluence doctor\n  fluence doctor --json | jq '.checks[] | select(.state != \"ok\")'"
+)]
+pub(crate) struct Doctor {
+    /// Seconds to wait for a node or the chain
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(crate) timeout: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_flag_takes_a_secret_by_value() {
+        fn walk(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let name = arg.get_id().as_str();
+                let secret =
+                    ["passphrase", "password", "phrase", "secret", "mnemonic"].iter().any(|s| name.contains(s));
+                assert!(
+                    !secret || name.ends_with("_file") || name.ends_with("_out"),
+                    "{} --{name}",
+                    command.get_name()
+                );
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+}

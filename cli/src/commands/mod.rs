@@ -1,0 +1,11 @@
+//! One module per command.
+
+pub(crate) mod doctor;
+pub(crate) mod import;
+pub(crate) mod init;
+pub(crate) mod keys;
+pub(crate) mod markdown;
+pub(crate) mod proofs;
+pub(crate) mod query;
+pub(crate) mod service;
+pub(crate) mod verify;
