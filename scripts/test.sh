@@ -41,8 +41,10 @@ contracts() {
 interop() { suite interop scripts/interop.sh; }
 rocksdb() {
     if dir=$(scripts/rocksdb.sh --where); then
-        ROCKSDB_LIB_DIR=$dir ROCKSDB_STATIC=1 suite rocksdb \
-            cargo test --locked -p fluence-engine --features rocksdb --target-dir "$CARGO_TARGET_DIR/rocksdb" rocks
+        # The conformance suite, then crashes and random logs with RocksDB as the disk.
+        ROCKSDB_LIB_DIR=$dir ROCKSDB_STATIC=1 FLUENCE_CRASH_STORE=rocksdb suite rocksdb \
+            cargo test --locked -p fluence-engine --features rocksdb --target-dir "$CARGO_TARGET_DIR/rocksdb" \
+            --test stores --test crash --test property
     else
         skip rocksdb "its library is not built on this machine; make test-rocksdb builds it (about 20 minutes)"
     fi

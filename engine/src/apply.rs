@@ -125,6 +125,7 @@ pub(crate) fn compute(
     before: Option<&DbState>,
     block: &VerifiedBlock,
     retention_blocks: u64,
+    pin: Option<Height>,
 ) -> Result<Computed, ApplyError> {
     let header = block.header();
     check_header(store, header, before)?;
@@ -148,6 +149,7 @@ pub(crate) fn compute(
     let mut work = Work {
         store,
         height: header.height,
+        pin,
         batch: Batch::new(),
         new_ids: BTreeMap::new(),
         stored: Vec::new(),
@@ -192,6 +194,8 @@ fn create(db: DatabaseId, retention_blocks: u64, op: &fluence_types::op::Unsigne
 struct Work<'a> {
     store: &'a dyn Store,
     height: Height,
+    /// Roots from here on stay provable, on this member: it decides what is deleted, and nothing else.
+    pin: Option<Height>,
     state: DbState,
     batch: Batch,
     new_ids: BTreeMap<SegmentId, SegmentRoot>,
@@ -224,7 +228,9 @@ impl Work<'_> {
             self.batch.put(Cf::State, keys::collected(db, *root), codec::encode(&collected));
             self.state.collected.insert(*root, collected);
         }
-        let over = |c: &CollectedSegment| c.since.0.saturating_add(retention) <= self.height.0;
+        let over = |c: &CollectedSegment| {
+            c.since.0.saturating_add(retention) <= self.height.0 && self.pin.is_none_or(|pin| c.since <= pin)
+        };
         let over: Vec<SegmentRoot> = self.state.collected.iter().filter(|(_, c)| over(c)).map(|(r, _)| *r).collect();
         for root in over {
             let cells = self.state.collected.remove(&root).map_or(0, |c| c.preimage.cells);
@@ -527,7 +533,7 @@ impl Work<'_> {
             self.state.put_writer(&mut self.batch, *address);
         }
         self.state.put_head(&mut self.batch);
-        past::record(&mut self.batch, before, &self.state);
+        past::record(&mut self.batch, before, &self.state, self.pin);
         let root = self.state.head.root;
         self.batch.put(Cf::History, keys::block(db, header.height), codec::encode(&(block.hash(), root)));
         self.batch.anchor(db, Anchor { height: header.height, root });

@@ -13,16 +13,17 @@ use crate::apply::{self, Applied, Computed};
 use crate::block::VerifiedBlock;
 use crate::error::{ApplyError, EngineError};
 use crate::keys::{self, Cf};
+use crate::past;
 use crate::segment::delete_cells;
 use crate::state::{DbState, heads};
-use crate::store::{Durability, Store, StoreError};
+use crate::store::{Batch, Durability, Store, StoreError};
 use crate::upload::{UploadGuard, Uploads};
 use crate::view::View;
 use fluence_types::answer::{OpenRefusal, OpenRequest, SegmentOpening};
 use fluence_types::block::Checkpoint;
 use fluence_types::op::OpReceipt;
 use fluence_types::tree::CatalogueOpening;
-use fluence_types::{DatabaseId, Height, OpId, ProjectionId, SegmentRoot};
+use fluence_types::{DatabaseId, DbRoot, Height, OpId, ProjectionId, SegmentRoot, codec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -61,6 +62,8 @@ pub struct Engine {
     databases: RwLock<BTreeMap<DatabaseId, Arc<DbState>>>,
     /// Blocks are applied one at a time.
     turn: Mutex<()>,
+    /// The lowest height of each database that must stay provable.
+    pins: Mutex<BTreeMap<DatabaseId, Height>>,
     pub(crate) uploads: Uploads,
     pub(crate) lost: Mutex<BTreeSet<(DatabaseId, SegmentRoot, u64)>>,
 }
@@ -97,8 +100,9 @@ impl Engine {
             }
         }
         let uploads = Uploads::load(store.as_ref(), &databases)?;
+        let pins = Mutex::new(past::pins(store.as_ref())?);
         let databases = RwLock::new(databases);
-        Ok(Self { store, config, databases, turn: Mutex::default(), uploads, lost: Mutex::default() })
+        Ok(Self { store, config, databases, turn: Mutex::default(), pins, uploads, lost: Mutex::default() })
     }
 
     /// Applies the next block of a database's log; the first one creates it. A block that was applied before changes nothing.
@@ -112,8 +116,13 @@ impl Engine {
         if before.as_ref().is_some_and(|state| header.height <= state.head.height) {
             return apply::replay(self.store.as_ref(), block);
         }
-        let Computed { state, mut batch, outcomes, stored, collected } =
-            apply::compute(self.store.as_ref(), before.as_deref(), block, self.config.retention_blocks)?;
+        let Computed { state, mut batch, outcomes, stored, collected } = apply::compute(
+            self.store.as_ref(),
+            before.as_deref(),
+            block,
+            self.config.retention_blocks,
+            self.pinned(header.db),
+        )?;
         // Uploads of segments that this block stores end here: nobody may write their pages any more.
         let mut missing = Vec::new();
         let mut ended: Vec<UploadGuard> = Vec::new();
@@ -143,6 +152,42 @@ impl Engine {
         }
         self.expire_uploads(header.db, header.height)?;
         Ok(Applied { checkpoint, outcomes, missing, replayed: false })
+    }
+
+    /// Keeps every root from `height` on provable, however many blocks follow: what is owed on chain, or may still be challenged, is
+    /// not the log's to forget. A later pin lets go of what is below it.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it cannot be written.
+    pub fn pin(&self, db: DatabaseId, height: Height) -> Result<(), StoreError> {
+        let _turn = lock(&self.turn);
+        let before = self.pinned(db);
+        if before == Some(height) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.put(Cf::State, keys::pin(db), codec::encode(&height));
+        if let (Some(before), Some(state)) = (before, self.state(db)) {
+            past::forget(&mut batch, &state, before, height);
+        }
+        self.store.commit(batch, Durability::Synced)?;
+        lock(&self.pins).insert(db, height);
+        Ok(())
+    }
+
+    /// The lowest height of a database that is kept provable beyond the retention.
+    #[must_use]
+    pub fn pinned(&self, db: DatabaseId) -> Option<Height> {
+        lock(&self.pins).get(&db).copied()
+    }
+
+    /// The latest height at which a database had `root`, if it can still be proven there.
+    ///
+    /// # Errors
+    /// [`StoreError`] where a record cannot be read.
+    pub fn height_of(&self, db: DatabaseId, root: DbRoot) -> Result<Option<Height>, StoreError> {
+        let Some(state) = self.state(db) else { return Ok(None) };
+        past::height_of(self.store.as_ref(), &state, root)
     }
 
     pub(crate) fn state(&self, db: DatabaseId) -> Option<Arc<DbState>> {

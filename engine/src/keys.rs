@@ -7,6 +7,7 @@
 //!          'C' db projection           a public schema
 //!          'S' db root                 a stored segment
 //!          'D' db root                  a segment that left the stored tree, its cells kept for proofs of earlier roots
+//!          'N' db                       the lowest height that must stay provable (local, not replicated)
 //!          'U' root                    an upload that no operation has named yet (local, not replicated)
 //! History  'B' db height               block hash and root after it
 //!          'V' db height               what the block changed, to go back to the root before it
@@ -67,6 +68,8 @@ pub const SCHEMA: u8 = b'C';
 pub const SEGMENT: u8 = b'S';
 /// Prefix of [`Cf::State`]: segments that left the stored tree.
 pub const COLLECTED: u8 = b'D';
+/// Prefix of [`Cf::State`]: pins.
+pub const PIN: u8 = b'N';
 /// Prefix of [`Cf::State`]: uploads.
 pub const UPLOAD: u8 = b'U';
 /// Prefix of [`Cf::History`]: blocks.
@@ -124,6 +127,11 @@ pub fn segment(db: DatabaseId, root: SegmentRoot) -> Vec<u8> {
 pub fn collected(db: DatabaseId, root: SegmentRoot) -> Vec<u8> {
     key(COLLECTED, &[db.as_bytes(), root.to_field().as_bytes()])
 }
+/// A pin.
+#[must_use]
+pub fn pin(db: DatabaseId) -> Vec<u8> {
+    of_database(PIN, db)
+}
 /// An upload.
 #[must_use]
 pub fn upload(root: SegmentRoot) -> Vec<u8> {
@@ -167,7 +175,7 @@ mod tests {
     #[test]
     fn prefixes_are_unique_within_their_family_and_never_the_stores_own() {
         let families: [&[u8]; 4] = [
-            &[HEAD, WRITER, PROJECTION, SCHEMA, SEGMENT, COLLECTED, UPLOAD],
+            &[HEAD, WRITER, PROJECTION, SCHEMA, SEGMENT, COLLECTED, PIN, UPLOAD],
             &[BLOCK, PAST, SEGMENT_ID, RECEIPT],
             &[PAGE],
             &[NODE],

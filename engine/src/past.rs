@@ -4,11 +4,12 @@
 //!         undoes one block after the other, from the state now.
 //! Until   `retention_blocks` later: as long the cells of every segment that the root names are kept, though they may have left the
 //!         stored tree since.
+//! Pinned  what the chain says is owed, or may still challenge, is kept longer: [`crate::Engine::pin`].
 //! Source  DESIGN section 8: "each at its last certified root at or before epoch start"
 
 use crate::keys::{self, Cf};
 use crate::state::{DbState, damaged, decode};
-use crate::store::{Batch, Store};
+use crate::store::{Batch, Store, StoreError, scan_all};
 use crate::witness::WitnessError;
 use borsh::{BorshDeserialize, BorshSerialize};
 use fluence_crypto::roots::db_root;
@@ -16,7 +17,8 @@ use fluence_crypto::sum_tree::SumTree;
 use fluence_crypto::{Fr, field};
 use fluence_types::answer::OpenRefusal;
 use fluence_types::tree::DbPreimage;
-use fluence_types::{DbRoot, FieldBytes, Height};
+use fluence_types::{DatabaseId, DbRoot, FieldBytes, Height};
+use std::collections::BTreeMap;
 
 /// A block as it is undone.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
@@ -85,8 +87,23 @@ impl Past {
     }
 }
 
+/// The latest height at which the database had `root`, going back as far as records are kept.
+pub(crate) fn height_of(store: &dyn Store, state: &DbState, root: DbRoot) -> Result<Option<Height>, StoreError> {
+    let db = state.head.db;
+    let mut height = state.head.height;
+    while let Some(bytes) = store.get(Cf::History, &keys::past(db, height))? {
+        let record: Record = decode("past record", &bytes)?;
+        if db_root(&record.after) == root {
+            return Ok(Some(height));
+        }
+        let Some(below) = height.0.checked_sub(1) else { break };
+        height = Height(below);
+    }
+    Ok(None)
+}
+
 /// Writes the record of the block that made `after` of `before`, and drops the one whose time is over.
-pub(crate) fn record(batch: &mut Batch, before: Option<&DbState>, after: &DbState) {
+pub(crate) fn record(batch: &mut Batch, before: Option<&DbState>, after: &DbState, pin: Option<Height>) {
     let empty = (Fr::from(0u64), 0);
     let old = before.map_or(&[][..], |state| state.stored.leaves());
     let undo = after.stored.leaves().iter().enumerate().filter_map(|(slot, leaf)| {
@@ -96,7 +113,29 @@ pub(crate) fn record(batch: &mut Batch, before: Option<&DbState>, after: &DbStat
     let record = Record { after: after.preimage, slots: old.len() as u64, undo: undo.collect() };
     let (db, height) = (after.head.db, after.head.height.0);
     batch.put(Cf::History, keys::past(db, Height(height)), fluence_types::codec::encode(&record));
-    if let Some(over) = height.checked_sub(after.head.retention_blocks) {
-        batch.delete(Cf::History, keys::past(db, Height(over)));
+    if let Some(over) = height.checked_sub(after.head.retention_blocks).map(Height)
+        && pin.is_none_or(|pin| over < pin)
+    {
+        batch.delete(Cf::History, keys::past(db, over));
     }
+}
+
+/// Drops the records that the pin `before` kept beyond the retention and `now` does not.
+pub(crate) fn forget(batch: &mut Batch, state: &DbState, before: Height, now: Height) {
+    let (db, head) = (state.head.db, state.head.height.0);
+    let end = now.0.min((head + 1).saturating_sub(state.head.retention_blocks));
+    for height in before.0..end {
+        batch.delete(Cf::History, keys::past(db, Height(height)));
+    }
+}
+
+/// All pins.
+pub(crate) fn pins(store: &dyn Store) -> Result<BTreeMap<DatabaseId, Height>, StoreError> {
+    let mut found = BTreeMap::new();
+    scan_all(store, Cf::State, &[keys::PIN], 1024, &mut |(key, value)| {
+        let db = <[u8; 16]>::try_from(&key[1..]).map_err(|_| StoreError::Damaged("a pin's key".to_owned()))?;
+        found.insert(DatabaseId::from_bytes(db), decode("pin", &value)?);
+        Ok(())
+    })?;
+    Ok(found)
 }

@@ -77,3 +77,41 @@ fn every_root_since_the_retention_is_provable_and_older_ones_say_so() {
     let mixed = Kept { root: kept[10].root, statement: kept[11].statement };
     assert!(matches!(prove(&reopened, &db, &mixed), Err(WitnessError::Root { .. })));
 }
+
+#[test]
+fn a_pinned_root_is_provable_however_many_blocks_follow_and_is_let_go_with_the_pin() {
+    let store = Arc::new(MemStore::new());
+    let config = EngineConfig { retention_blocks: 2, ..EngineConfig::default() };
+    let mut engine = Engine::open(store.clone(), config).unwrap();
+    let mut db = TestDb::new(1, 1);
+    db.create(&engine).unwrap();
+    db.act(&engine, define(0, schema(1, 1))).unwrap().unwrap();
+    let first = TestSegment::new(1, &schema(1, 1), 30, 7);
+    db.act(&engine, commit(&[(0, 0)], vec![change(0, vec![first.inline()], vec![])])).unwrap().unwrap();
+    let owed = keep(&engine, &db);
+    let height = engine.height_of(db.db, owed.root).unwrap().unwrap();
+    assert_eq!(Some(height), engine.checkpoint(db.db).map(|c| c.height));
+    engine.pin(db.db, height).unwrap();
+
+    let mut live = first.root();
+    for version in 1..12u64 {
+        let next = TestSegment::new(10 + version, &schema(1, 1), 30, 7);
+        let op = commit(&[(0, version)], vec![change(0, vec![next.inline()], vec![live])]);
+        db.act(&engine, op).unwrap().unwrap();
+        live = next.root();
+        prove(&engine, &db, &owed).unwrap();
+        // The pin outlives the process.
+        engine = Engine::open(store.clone(), config).unwrap();
+        assert_eq!(engine.pinned(db.db), Some(height));
+    }
+    assert_eq!(engine.height_of(db.db, owed.root).unwrap(), Some(height));
+
+    let newest = keep(&engine, &db);
+    engine.pin(db.db, engine.height_of(db.db, newest.root).unwrap().unwrap()).unwrap();
+    db.apply(&engine, vec![]).unwrap();
+    assert!(matches!(prove(&engine, &db, &owed), Err(WitnessError::Gone { .. })));
+    prove(&engine, &db, &newest).unwrap();
+    // Nothing of the first segment is left.
+    let page = fluence_engine::keys::page(db.db, first.root(), 0);
+    assert_eq!(fluence_engine::Store::get(store.as_ref(), fluence_engine::keys::Cf::Pages, &page).unwrap(), None);
+}

@@ -192,6 +192,16 @@ fn whole(engine: &Engine) {
     assert_eq!(engine.scrub(&mut |_| true), vec![], "nothing is lost");
 }
 
+/// fjall; RocksDB where the feature is on and `FLUENCE_CRASH_STORE=rocksdb` asks for it.
+fn disk(folder: &std::path::Path) -> Arc<dyn Store> {
+    #[cfg(feature = "rocksdb")]
+    #[allow(clippy::disallowed_methods, reason = "a test is told by its environment which store it tests")]
+    if std::env::var_os("FLUENCE_CRASH_STORE").is_some_and(|store| store == "rocksdb") {
+        return Arc::new(fluence_engine::RocksStore::open(folder).unwrap());
+    }
+    Arc::new(FjallStore::open(folder, FjallOptions::default()).unwrap())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -200,8 +210,7 @@ proptest! {
         let steps = record(&acts);
         let folder = tempfile::tempdir().unwrap();
         let open = || {
-            let store = FjallStore::open(folder.path(), FjallOptions::default()).unwrap();
-            Engine::open(Arc::new(store), CONFIG).unwrap()
+            Engine::open(disk(folder.path()), CONFIG).unwrap()
         };
         let mut engine = open();
         for (n, step) in steps.iter().enumerate() {
