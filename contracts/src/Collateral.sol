@@ -15,7 +15,7 @@ import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
 contract Collateral is ICollateral {
     using SafeERC20 for FluToken;
 
-    /// @notice Most that harmed clients get of a slash.
+    /// @inheritdoc ICollateral
     uint256 public constant HARMED_PERCENT_MAX = 30;
     /// @notice What the challenger gets of a slash.
     uint256 public constant CHALLENGER_PERCENT = 20;

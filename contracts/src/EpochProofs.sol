@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {ICollateral} from "./interfaces/ICollateral.sol";
 import {IEpochProofs} from "./interfaces/IEpochProofs.sol";
 import {IGroth16Verifier} from "./interfaces/IGroth16Verifier.sol";
@@ -51,6 +52,7 @@ contract EpochProofs is IEpochProofs, EIP712 {
     uint64 private immutable _marginBlocks;
     uint64 private immutable _windowBlocks;
     uint64 private immutable _responseBlocks;
+    uint64 private immutable _proofBlocks;
     uint16 private immutable _proofsPerEpoch;
     uint96 private immutable _stakePerPage;
     uint96 private immutable _stakeMin;
@@ -68,8 +70,12 @@ contract EpochProofs is IEpochProofs, EIP712 {
     mapping(bytes32 node => uint256) public stakeRequired;
     mapping(bytes32 commitment => uint256 blockNumber) private _commitments;
     mapping(bytes32 id => Challenge) private _challenges;
-    /// @dev By keccak256(node, epoch, db): slashed already.
-    mapping(bytes32 key => bool) private _slashed;
+    /// @dev When the proofs asked of a node are done, at `_proofBlocks` each and one after the other; past where it has none to make.
+    mapping(bytes32 node => uint64 blockNumber) private _busyUntil;
+    /// @dev Slashed already; of database zero: for the holdings.
+    mapping(bytes32 node => mapping(uint64 epoch => mapping(bytes16 db => bool))) private _slashed;
+    /// @dev The stakes slashed for single databases.
+    mapping(bytes32 node => mapping(uint64 epoch => uint256)) private _slashedAlone;
 
     /// @param registry_ Must name this contract as its judge, and so must `collateral_`: their addresses are made first.
     /// @param hasher Pure code: `Holdings`.
@@ -85,12 +91,13 @@ contract EpochProofs is IEpochProofs, EIP712 {
     ) EIP712("Fluence EpochProofs", "1") {
         if (registry_.judge() != address(this)) revert WrongJudge(registry_.judge());
         if (collateral_.judge() != address(this)) revert WrongJudge(collateral_.judge());
-        if (p.epochBlocks == 0 || p.responseBlocks == 0) revert BadParams("zero blocks");
+        if (p.epochBlocks == 0 || p.responseBlocks == 0 || p.proofBlocks == 0) revert BadParams("zero blocks");
+        if (p.proofBlocks > p.responseBlocks) revert BadParams("no time to prove");
         if (p.windowBlocks < p.epochBlocks) revert BadParams("window shorter than an epoch");
         if (p.proofsPerEpoch == 0) revert BadParams("no proofs");
         if (p.stakeMin == 0) revert BadParams("no stake");
-        // Withdrawing takes longer than the last challenge of a debt can stay open.
-        if (collateral_.thawBlocks() < p.windowBlocks + p.responseBlocks) revert BadParams("thaws too fast");
+        // Withdrawing takes longer than the last challenge of a debt can stay open, and leaves as long again to expire it.
+        if (collateral_.thawBlocks() < p.windowBlocks + 2 * p.responseBlocks) revert BadParams("thaws too fast");
         StorageShape memory s = p.shape;
         if (s.samples == 0 || s.holdingsLevels > 6 || s.storedLevels > 8 || s.treeLevels > 7) {
             revert BadParams("shape");
@@ -108,6 +115,7 @@ contract EpochProofs is IEpochProofs, EIP712 {
         _marginBlocks = p.marginBlocks;
         _windowBlocks = p.windowBlocks;
         _responseBlocks = p.responseBlocks;
+        _proofBlocks = p.proofBlocks;
         _proofsPerEpoch = p.proofsPerEpoch;
         _stakePerPage = p.stakePerPage;
         _stakeMin = p.stakeMin;
@@ -155,8 +163,9 @@ contract EpochProofs is IEpochProofs, EIP712 {
     function close(bytes32 node, bytes16 db) external {
         uint256 stake = _stakes[node][db];
         if (stake == 0) revert DatabaseUnknown(node, db);
-        // The last epoch in which any version was owed, then its window and the response to a challenge at its end.
-        uint256 untilBlock = epochStart(_last(node, db).untilEpoch) + _windowBlocks + _responseBlocks;
+        // The last epoch in which any version was owed, then its window, the response to a challenge at its end, and as long again
+        // in which that challenge can be expired.
+        uint256 untilBlock = epochStart(_last(node, db).untilEpoch) + _windowBlocks + 2 * _responseBlocks;
         if (block.number <= untilBlock) revert StillOwed(node, db, untilBlock);
         bytes16[] storage databases = _databases[node];
         uint256 last = databases.length - 1;
@@ -210,7 +219,8 @@ contract EpochProofs is IEpochProofs, EIP712 {
         returns (bytes32 id)
     {
         _useCommitment(commitmentOf(node, epoch, db, proofIndex, msg.sender, salt));
-        if (proofIndex >= _proofsPerEpoch) revert ProofIndexOutOfRange(proofIndex, _proofsPerEpoch);
+        uint16 proofs = db == bytes16(0) ? _proofsPerEpoch : 1;
+        if (proofIndex >= proofs) revert ProofIndexOutOfRange(proofIndex, proofs);
         uint256 lastBlock = epochStart(epoch) + _windowBlocks;
         if (block.number > lastBlock) revert WindowClosed(epoch, lastBlock);
         if (msg.value < bondRequired()) revert BondTooSmall(msg.value, bondRequired());
@@ -221,7 +231,7 @@ contract EpochProofs is IEpochProofs, EIP712 {
         bytes32 beacon_ = recordBeacon(epoch);
         (c.root, c.cells, c.stake) = _debt(node, epoch, db);
         c.seed = seedOf(block.chainid, address(this), node, epoch, beacon_, shapeWord, proofIndex);
-        c.deadline = uint64(block.number) + _responseBlocks;
+        c.deadline = _enqueue(node);
         c.epoch = epoch;
         c.proofIndex = proofIndex;
         c.status = ChallengeStatus.Open;
@@ -254,13 +264,12 @@ contract EpochProofs is IEpochProofs, EIP712 {
         if (block.number <= c.deadline) revert DeadlineNotPassed(id, c.deadline);
         c.status = ChallengeStatus.Expired;
         bytes32 node = c.node;
-        bytes32 key = keccak256(abi.encode(node, c.epoch, c.db));
+        uint256 stake = _forfeit(c);
         uint256 taken = 0;
-        if (!_slashed[key]) {
-            _slashed[key] = true;
+        if (stake != 0) {
             registry.suspend(node);
-            (address[] memory owners, uint256[] memory claims) = _harmed(node, c.epoch, c.db);
-            taken = collateral.slash(node, c.stake, c.challenger, owners, claims);
+            (address[] memory owners, uint256[] memory claims) = _harmed(node, c.epoch, c.db, stake);
+            taken = collateral.slash(node, stake, c.challenger, owners, claims);
         }
         emit Expired(id, node, c.epoch, c.db, taken);
     }
@@ -433,6 +442,7 @@ contract EpochProofs is IEpochProofs, EIP712 {
             marginBlocks: _marginBlocks,
             windowBlocks: _windowBlocks,
             responseBlocks: _responseBlocks,
+            proofBlocks: _proofBlocks,
             proofsPerEpoch: _proofsPerEpoch,
             shape: StorageShape(
                 uint16(shapeWord >> 48), uint16(shapeWord >> 32), uint16(shapeWord >> 16), uint16(shapeWord)
@@ -603,8 +613,30 @@ contract EpochProofs is IEpochProofs, EIP712 {
         return (bytes32(r), uint64(total)); // below 2^40: 64 databases of less than 2^34 cells
     }
 
-    /// @dev Who is paid out of a slash, each at most the damage agreed for its database.
-    function _harmed(bytes32 node, uint64 epoch, bytes16 db)
+    /// @dev The deadline of a challenge made now. Each is let in only where its proof is done in time after those asked for before, so
+    /// a node that proves one at a time, first come first proved, meets all its deadlines however many challenge it.
+    function _enqueue(bytes32 node) private returns (uint64 deadline) {
+        deadline = uint64(block.number) + _responseBlocks;
+        uint64 done = uint64(Math.max(block.number, _busyUntil[node])) + _proofBlocks;
+        if (done > deadline) revert QueueFull(node, done - _responseBlocks);
+        _busyUntil[node] = done;
+    }
+
+    /// @dev What of the challenge's stake was not slashed before, and marks it: a loss in an epoch costs once, whether it shows in
+    /// the holdings or in one database. A debt is fixed, so the holdings' stake has those of all its databases in it.
+    function _forfeit(Challenge storage c) private returns (uint256 stake) {
+        mapping(bytes16 => bool) storage slashed = _slashed[c.node][c.epoch];
+        bytes16 db = c.db;
+        if (slashed[db] || slashed[bytes16(0)]) return 0;
+        slashed[db] = true;
+        stake = c.stake;
+        if (db != bytes16(0)) _slashedAlone[c.node][c.epoch] += stake;
+        else stake -= _slashedAlone[c.node][c.epoch];
+    }
+
+    /// @dev Who is paid out of a slash of `stake`: each at most the damage agreed for its database, and at most the harmed clients'
+    /// part of what its own database's stake yields. So a sham database with a great damage takes nothing from the others.
+    function _harmed(bytes32 node, uint64 epoch, bytes16 db, uint256 stake)
         private
         view
         returns (address[] memory owners, uint256[] memory claims)
@@ -616,11 +648,15 @@ contract EpochProofs is IEpochProofs, EIP712 {
             list = new Owed[](1);
             (, list[0]) = _owedAt(node, db, epoch);
         }
+        ICollateral.Balance memory balance = collateral.balanceOf(node);
+        uint256 yielded = Math.min(stake, uint256(balance.locked) + balance.free + balance.thawing);
+        uint256 budget = yielded * collateral.HARMED_PERCENT_MAX() / 100; // rounds down
         owners = new address[](list.length);
         claims = new uint256[](list.length);
         for (uint256 i = 0; i < list.length; ++i) {
+            if (db == bytes16(0) && _slashed[node][epoch][list[i].db]) continue; // paid by that slash
             owners[i] = list[i].owner;
-            claims[i] = list[i].damageMax;
+            claims[i] = Math.min(list[i].damageMax, budget * stakeFor(list[i].cells) / stake); // rounds down
         }
     }
 }

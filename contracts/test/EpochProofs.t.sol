@@ -27,16 +27,18 @@ contract DebtTest is World {
         Holdings hasher = new Holdings();
         bytes memory arguments = abi.encode(registry, collateral, hasher, verifier, none, params());
         refuses("EpochProofs", arguments, abi.encodeWithSelector(IEpochProofs.WrongJudge.selector, address(proofs)));
-        string[7] memory reasons = [
+        string[9] memory reasons = [
             "zero blocks",
             "window shorter than an epoch",
             "zero blocks",
             "no proofs",
             "no stake",
             "shape",
-            "thaws too fast"
+            "thaws too fast",
+            "zero blocks",
+            "no time to prove"
         ];
-        for (uint256 i = 0; i < 7; ++i) {
+        for (uint256 i = 0; i < 9; ++i) {
             IEpochProofs.Params memory p = params();
             if (i == 0) p.epochBlocks = 0;
             if (i == 1) p.windowBlocks = EPOCH_BLOCKS - 1;
@@ -44,7 +46,9 @@ contract DebtTest is World {
             if (i == 3) p.proofsPerEpoch = 0;
             if (i == 4) p.stakeMin = 0;
             if (i == 5) p.shape.treeLevels = 8;
-            if (i == 6) p.windowBlocks = uint64(THAW_BLOCKS - RESPONSE_BLOCKS + 1); // a withdrawal would outrun a challenge
+            if (i == 6) p.windowBlocks = uint64(THAW_BLOCKS - 2 * RESPONSE_BLOCKS + 1); // a withdrawal would outrun an expiry
+            if (i == 7) p.proofBlocks = 0;
+            if (i == 8) p.proofBlocks = RESPONSE_BLOCKS + 1;
             _refusesParams(hasher, p, abi.encodeWithSelector(IEpochProofs.BadParams.selector, reasons[i]));
         }
         bytes memory six = abi.encodeWithSelector(IEpochProofs.CircuitInputs.selector, proofs.storageCircuit(), 6);
@@ -246,7 +250,7 @@ contract DebtTest is World {
         proofs.release(NODE, DB, sign(OWNER_KEY, proofs.releaseDigest(NODE, DB, 1)));
         uint64 last = proofs.latest(NODE, DB).untilEpoch;
         eq(last, proofs.effectiveEpoch() - 1, "owed until then");
-        uint256 untilBlock = proofs.epochStart(last) + WINDOW_BLOCKS + RESPONSE_BLOCKS;
+        uint256 untilBlock = proofs.epochStart(last) + WINDOW_BLOCKS + 2 * RESPONSE_BLOCKS;
         vm.roll(untilBlock);
         vm.expectRevert(abi.encodeWithSelector(IEpochProofs.StillOwed.selector, NODE, DB, untilBlock));
         proofs.close(NODE, DB);
@@ -380,11 +384,12 @@ contract ChallengeTest is World {
     function test_rejects_a_closed_window_a_small_bond_a_wrong_index_and_a_second_time() external {
         _refused(
             epoch,
-            DB,
+            0,
             PROOFS,
             BOND_MIN,
             abi.encodeWithSelector(IEpochProofs.ProofIndexOutOfRange.selector, PROOFS, PROOFS)
         );
+        _refused(epoch, DB, 1, BOND_MIN, abi.encodeWithSelector(IEpochProofs.ProofIndexOutOfRange.selector, 1, 1));
         _refused(
             epoch,
             DB,
@@ -417,7 +422,7 @@ contract ChallengeTest is World {
         _refused(epoch, DB, 0, BOND_MIN, abi.encodeWithSelector(IEpochProofs.ChallengeExists.selector, id));
         uint256 last = proofs.epochStart(epoch) + WINDOW_BLOCKS;
         vm.roll(last);
-        _refused(epoch, DB, 1, BOND_MIN, abi.encodeWithSelector(IEpochProofs.WindowClosed.selector, epoch, last));
+        _refused(epoch, 0, 1, BOND_MIN, abi.encodeWithSelector(IEpochProofs.WindowClosed.selector, epoch, last));
     }
 
     function testFuzz_the_bond_covers_an_answer_at_twice_the_fee(uint64 fee) external {
@@ -468,8 +473,8 @@ contract ChallengeTest is World {
     }
 
     function test_a_proof_of_something_else_reverts_and_slashes_nobody() external {
-        bytes32 id = challengeAs(challenger, epoch, DB, 0);
-        bytes32 other = challengeAs(challenger, epoch, DB, 1);
+        bytes32 id = challengeAs(challenger, epoch, 0, 0);
+        bytes32 other = challengeAs(challenger, epoch, 0, 1);
         bytes memory wrong = answer(other);
         vm.expectRevert(abi.encodeWithSelector(IEpochProofs.ProofMismatch.selector, id));
         proofs.respond(id, wrong);
@@ -500,7 +505,7 @@ contract ChallengeTest is World {
 
     function test_an_answer_in_the_last_block_counts_and_one_later_does_not() external {
         bytes32 id = challengeAs(challenger, epoch, DB, 0);
-        bytes32 late = challengeAs(challenger, epoch, DB, 1);
+        bytes32 late = challengeAs(challenger, epoch, 0, 1);
         uint64 deadline = proofs.challengeOf(id).deadline;
         vm.roll(deadline);
         vm.expectRevert(abi.encodeWithSelector(IEpochProofs.DeadlineNotPassed.selector, id, deadline));
@@ -511,6 +516,101 @@ contract ChallengeTest is World {
         bytes memory proof = answer(late);
         vm.expectRevert(abi.encodeWithSelector(IEpochProofs.DeadlinePassed.selector, late, deadline));
         proofs.respond(late, proof);
+    }
+
+    // ---- many challenges at once ----------------------------------------------------------------------------------------------
+
+    /// @dev A node is asked for no more proofs than it makes in time, one after the other, however many challengers there are.
+    function test_refuses_a_challenge_that_a_node_could_not_answer_after_those_before() external {
+        uint256 most = RESPONSE_BLOCKS / PROOF_BLOCKS;
+        for (uint128 i = 0; i <= most; ++i) {
+            register(registration(bytes16(100 + i), 1));
+        }
+        epoch = proofs.effectiveEpoch();
+        enter(epoch);
+        vm.roll(block.number + 1);
+        for (uint128 i = 0; i <= most; ++i) {
+            vm.prank(challenger);
+            proofs.commitChallenge(proofs.commitmentOf(NODE, epoch, bytes16(100 + i), 0, challenger, "salt"));
+        }
+        vm.roll(block.number + 1);
+        uint256 first = block.number;
+        bytes32[] memory ids = new bytes32[](most);
+        for (uint128 i = 0; i < most; ++i) {
+            vm.prank(challenger);
+            ids[i] = proofs.challenge{value: BOND_MIN}(NODE, epoch, bytes16(100 + i), 0, "salt");
+            eq(proofs.challengeOf(ids[i]).deadline, first + RESPONSE_BLOCKS, "the same time for each");
+        }
+        bytes16 next = bytes16(uint128(100 + most));
+        vm.roll(first + PROOF_BLOCKS - 1);
+        vm.expectRevert(abi.encodeWithSelector(IEpochProofs.QueueFull.selector, NODE, first + PROOF_BLOCKS));
+        vm.prank(challenger);
+        proofs.challenge{value: BOND_MIN}(NODE, epoch, next, 0, "salt");
+        // From that block on there is room for one; the commitment is still there, and another node was never busy.
+        vm.roll(first + PROOF_BLOCKS);
+        vm.prank(challenger);
+        bytes32 id = proofs.challenge{value: BOND_MIN}(NODE, epoch, next, 0, "salt");
+        eq(proofs.challengeOf(id).deadline, first + PROOF_BLOCKS + RESPONSE_BLOCKS, "its own time");
+        // A node that proves one at a time, in order, answers them all.
+        for (uint256 i = 0; i < most; ++i) {
+            vm.roll(first + (i + 1) * PROOF_BLOCKS);
+            proofs.respond(ids[i], answer(ids[i]));
+        }
+        vm.roll(first + (most + 1) * PROOF_BLOCKS);
+        proofs.respond(id, answer(id));
+        eq(total(NODE), 1000e18, "and keeps its collateral");
+    }
+
+    /// @dev Challenges at any times: whatever is let in is answered in time by a node that takes `PROOF_BLOCKS` for each, and only a
+    /// full queue refuses.
+    function testFuzz_a_node_that_proves_one_at_a_time_meets_every_deadline(uint8[32] memory waits) external {
+        fund(NODE, 10_000e18);
+        for (uint128 i = 0; i < 32; ++i) {
+            register(registration(bytes16(100 + i), 1));
+        }
+        epoch = proofs.effectiveEpoch();
+        enter(epoch);
+        for (uint128 i = 0; i < 32; ++i) {
+            vm.prank(challenger);
+            proofs.commitChallenge(proofs.commitmentOf(NODE, epoch, bytes16(100 + i), 0, challenger, "salt"));
+        }
+        vm.roll(block.number + 1);
+        uint256 free = 0; // when the node is done with all before
+        for (uint128 i = 0; i < 32; ++i) {
+            vm.roll(block.number + (waits[i] < 200 ? 0 : waits[i] % 8)); // mostly in bursts
+            uint256 done = (free > block.number ? free : block.number) + PROOF_BLOCKS;
+            bool late = done > block.number + RESPONSE_BLOCKS;
+            if (late) {
+                vm.expectRevert(abi.encodeWithSelector(IEpochProofs.QueueFull.selector, NODE, done - RESPONSE_BLOCKS));
+            }
+            vm.prank(challenger);
+            bytes32 id = proofs.challenge{value: BOND_MIN}(NODE, epoch, bytes16(100 + i), 0, "salt");
+            if (late) continue;
+            free = done;
+            yes(free <= proofs.challengeOf(id).deadline, "in time");
+        }
+    }
+
+    /// @dev A challenge opened in the last block of the window can be expired before its database can be closed.
+    function test_a_database_is_closed_only_after_its_last_challenge_could_be_expired() external {
+        vm.prank(owner);
+        proofs.release(NODE, DB, "");
+        uint64 last = proofs.latest(NODE, DB).untilEpoch;
+        enter(last);
+        proofs.recordBeacon(last);
+        vm.roll(proofs.epochStart(last) + WINDOW_BLOCKS - 1);
+        bytes32 id = challengeAs(challenger, last, DB, 0);
+        vm.roll(proofs.challengeOf(id).deadline + 1);
+        vm.expectPartialRevert(IEpochProofs.StillOwed.selector);
+        proofs.close(NODE, DB);
+        vm.roll(block.number + RESPONSE_BLOCKS - 1);
+        vm.expectPartialRevert(IEpochProofs.StillOwed.selector);
+        proofs.close(NODE, DB);
+        proofs.expire(id);
+        eq(total(NODE), 900e18, "slashed out of what is locked");
+        eq(collateral.balanceOf(NODE).locked, 100e18, "locked");
+        vm.roll(block.number + 1);
+        proofs.close(NODE, DB);
     }
 
     // ---- expiring -------------------------------------------------------------------------------------------------------------
@@ -561,14 +661,106 @@ contract ChallengeTest is World {
     }
 
     function test_one_debt_is_slashed_once_whatever_the_proof_index() external {
-        bytes32 a = challengeAs(challenger, epoch, DB, 0);
-        bytes32 b = challengeAs(challenger, epoch, DB, 1);
+        bytes32 a = challengeAs(challenger, epoch, 0, 0);
+        bytes32 b = challengeAs(challenger, epoch, 0, 1);
         vm.roll(block.number + RESPONSE_BLOCKS + 1);
         proofs.expire(a);
         proofs.expire(b);
-        eq(total(NODE), 900e18, "once");
+        eq(total(NODE), 800e18, "once");
         vm.prank(challenger);
         proofs.claimBond(b);
+    }
+
+    function test_a_loss_is_slashed_once_whether_it_shows_in_the_holdings_or_in_a_database() external {
+        // First one database, then the holdings: those cost what is left, and the owner of the other database is paid.
+        bytes32 db = challengeAs(challenger, epoch, DB, 0);
+        bytes32 all = challengeAs(challenger, epoch, 0, 0);
+        vm.roll(block.number + RESPONSE_BLOCKS + 1);
+        proofs.expire(db);
+        eq(total(NODE), 900e18, "one database");
+        proofs.expire(all);
+        eq(total(NODE), 800e18, "the rest");
+        eq(collateral.creditOf(owner), 60e18, "each owner once");
+        eq(collateral.creditOf(challenger), 40e18, "each reward once");
+        // First the holdings, then each database: nothing is left, and nobody is suspended twice.
+        enter(epoch + 1);
+        all = challengeAs(challenger, epoch + 1, 0, 0);
+        db = challengeAs(challenger, epoch + 1, DB, 0);
+        vm.roll(block.number + RESPONSE_BLOCKS + 1);
+        proofs.expire(all);
+        eq(total(NODE), 600e18, "another epoch is another loss");
+        vm.prank(operator);
+        proofs.restake(NODE);
+        proofs.expire(db);
+        eq(total(NODE), 600e18, "once");
+        eq(uint256(registry.statusOf(NODE)), uint256(INodeRegistry.Status.Active), "active");
+        vm.prank(challenger);
+        proofs.claimBond(db); // the challenger was right all the same
+    }
+
+    function test_an_owner_whose_database_was_slashed_alone_is_not_paid_again_out_of_the_others() external {
+        IEpochProofs.Registration memory r = registration(bytes16(uint128(8)), 1);
+        r.owner = operator; // any other owner
+        vm.prank(operator);
+        proofs.registerRoot(r, "", "");
+        vm.prank(owner);
+        proofs.release(NODE, bytes16(uint128(7)), "");
+        epoch = proofs.effectiveEpoch();
+        enter(epoch);
+        bytes32 db = challengeAs(challenger, epoch, DB, 0);
+        bytes32 all = challengeAs(challenger, epoch, 0, 0);
+        vm.roll(block.number + RESPONSE_BLOCKS + 1);
+        proofs.expire(db);
+        proofs.expire(all);
+        eq(collateral.creditOf(owner), 30e18, "once");
+        eq(collateral.creditOf(operator), 30e18, "the whole part of the other");
+    }
+
+    function test_holdings_of_which_every_database_was_slashed_cost_no_more() external {
+        bytes32 a = challengeAs(challenger, epoch, DB, 0);
+        bytes32 b = challengeAs(challenger, epoch, bytes16(uint128(7)), 0);
+        bytes32 all = challengeAs(challenger, epoch, 0, 0);
+        vm.roll(block.number + RESPONSE_BLOCKS + 1);
+        proofs.expire(a);
+        proofs.expire(b);
+        proofs.expire(all);
+        eq(total(NODE), 800e18, "twice 100");
+        eq(collateral.creditOf(owner), 60e18, "twice 30");
+    }
+
+    /// @dev The operator registers a database of his own, with all the damage there is, and has himself slashed for everything.
+    function testFuzz_a_sham_database_takes_nothing_from_the_honest_owners(uint96 damage, uint256 left) external {
+        damage = uint96(within(damage, 0, 60e18));
+        IEpochProofs.Registration memory honest = registration(DB, 2);
+        honest.damageMax = damage;
+        honest.cells = 64 * 200; // 200 FLU
+        register(honest);
+        IEpochProofs.Registration memory sham = registration(bytes16(uint128(8)), 1);
+        sham.owner = operator;
+        sham.damageMax = type(uint96).max;
+        vm.prank(operator);
+        proofs.registerRoot(sham, "", "");
+        vm.prank(owner);
+        proofs.release(NODE, bytes16(uint128(7)), "");
+        epoch = proofs.effectiveEpoch();
+        enter(epoch);
+        // What there is may be less than the stake, 300 FLU: then all shares shrink alike.
+        left = within(left, 1e18, 400e18);
+        if (left < 400e18) {
+            uint256 before = total(NODE) - left;
+            vm.prank(address(proofs));
+            collateral.slash(NODE, before, address(1), new address[](0), new uint256[](0));
+        }
+        left = total(NODE);
+        uint256 yielded = left < 300e18 ? left : 300e18;
+        bytes32 id = challengeAs(challenger, epoch, 0, 0);
+        vm.roll(block.number + RESPONSE_BLOCKS + 1);
+        proofs.expire(id);
+        eq(left - total(NODE), yielded, "taken");
+        uint256 budget = yielded * 30 / 100;
+        uint256 share = budget * 200 / 300;
+        eq(collateral.creditOf(owner), damage < share ? damage : share, "the honest owner: his own share or his damage");
+        eq(collateral.creditOf(operator), budget * 100 / 300, "the sham's owner: a part of the sham's own stake");
     }
 
     function test_an_answer_to_a_lucky_index_does_not_block_another() external {
@@ -588,7 +780,8 @@ contract ChallengeTest is World {
         bytes32 id = challengeAs(challenger, epoch, 0, 0);
         vm.roll(block.number + RESPONSE_BLOCKS + 1);
         proofs.expire(id);
-        bytes32 db = challengeAs(challenger, epoch, DB, 0);
+        enter(epoch + 1);
+        bytes32 db = challengeAs(challenger, epoch + 1, DB, 0);
         vm.roll(block.number + RESPONSE_BLOCKS + 1);
         proofs.expire(db);
         eq(total(NODE), 700e18, "locked, then what thaws");

@@ -11,6 +11,10 @@ contract Handler is World {
     bytes32[] private _ids;
     bytes32[2] private _nodes = [NODE, keccak256("second")];
     uint64[2] private _heights;
+    /// @dev The stakes of all that the challenged node owed in the challenged epoch.
+    mapping(bytes32 id => uint256) private _due;
+    mapping(bytes32 node => mapping(uint64 epoch => uint256)) private _slashedIn;
+    uint256 public slashedTwice;
     uint256 public deposited;
     uint256 public withdrawn;
     uint256 public slashedByEvents;
@@ -94,7 +98,7 @@ contract Handler is World {
         uint256 start = proofs.epochStart(epoch);
         if (block.number + 1 > start + WINDOW_BLOCKS) return;
         bytes16 id = bytes16(uint128(db % 4)); // 0: the holdings
-        index = index % PROOFS;
+        index = id == 0 ? index % PROOFS : 0;
         vm.prank(challenger);
         proofs.commitChallenge(proofs.commitmentOf(node, epoch, id, index, challenger, bytes32(_ids.length)));
         vm.roll(block.number + 1);
@@ -103,6 +107,12 @@ contract Handler is World {
         vm.prank(challenger);
         try proofs.challenge{value: BOND_MIN}(node, epoch, id, index, bytes32(_ids.length)) returns (bytes32 made) {
             _ids.push(made);
+            uint256 due = 0;
+            IEpochProofs.Owed[] memory list = proofs.owed(node, epoch);
+            for (uint256 i = 0; i < list.length; ++i) {
+                due += proofs.stakeFor(list[i].cells);
+            }
+            _due[made] = due;
         } catch {}
     }
 
@@ -121,9 +131,13 @@ contract Handler is World {
     function expire(uint256 which) external {
         if (_ids.length == 0) return;
         uint256 before = _totals();
+        bytes32 id = _ids[which % _ids.length];
         vm.recordLogs();
-        try proofs.expire(_ids[which % _ids.length]) {
+        try proofs.expire(id) {
             ++expiries;
+            IEpochProofs.Challenge memory c = proofs.challengeOf(id);
+            _slashedIn[c.node][c.epoch] += before - _totals();
+            if (_slashedIn[c.node][c.epoch] > _due[id]) ++slashedTwice;
         } catch {}
         Vm.Log[] memory logs = vm.getRecordedLogs();
         for (uint256 i = 0; i < logs.length; ++i) {
@@ -150,6 +164,7 @@ contract Handler is World {
         eq(deposited, _totals() + withdrawn + slashedByBalance, "nothing appears and nothing leaks");
         eq(slashedByEvents, slashedByBalance, "events tell every slash");
         eq(lossWithoutExpiry, 0, "only expiry takes collateral");
+        eq(slashedTwice, 0, "an epoch costs no more than the stakes of what it owes");
         uint256 held = flu.balanceOf(address(this)) + flu.balanceOf(operator) + flu.balanceOf(owner)
             + flu.balanceOf(challenger) + flu.balanceOf(address(collateral));
         eq(held, flu.totalSupply(), "supply");

@@ -21,6 +21,7 @@ abstract contract World is Base {
     uint64 internal constant MARGIN_BLOCKS = 5;
     uint64 internal constant WINDOW_BLOCKS = 100;
     uint64 internal constant RESPONSE_BLOCKS = 20;
+    uint64 internal constant PROOF_BLOCKS = 4;
     uint64 internal constant THAW_BLOCKS = 200;
     uint16 internal constant PROOFS = 2;
     uint96 internal constant STAKE_MIN = 100e18;
@@ -61,6 +62,7 @@ abstract contract World is Base {
             marginBlocks: MARGIN_BLOCKS,
             windowBlocks: WINDOW_BLOCKS,
             responseBlocks: RESPONSE_BLOCKS,
+            proofBlocks: PROOF_BLOCKS,
             proofsPerEpoch: PROOFS,
             shape: IEpochProofs.StorageShape(16, 4, 6, 7),
             stakePerPage: 1e18,

@@ -130,8 +130,6 @@ pub struct ProvingConfig {
     pub keys_dir: PathBuf,
     /// Circuit of the storage proof, as `storage/v1/k16-h4-d6-t7`.
     pub storage: CircuitId,
-    /// Proofs an epoch.
-    pub proofs_per_epoch: u32,
     /// Range sums proven at once; each takes every core.
     pub range_sums_at_once: u32,
     /// Makes dev keys where the folder has none. Such keys are refused on any chain but a local one.
@@ -143,7 +141,6 @@ impl Default for ProvingConfig {
         Self {
             keys_dir: PathBuf::from("keys"),
             storage: CircuitId::Storage(StorageShape::PRODUCTION),
-            proofs_per_epoch: 1,
             range_sums_at_once: 1,
             make_dev_keys: false,
         }
@@ -285,9 +282,6 @@ fn check_common(data_dir: &Path, net: &NetConfig, proving: &ProvingConfig) -> Re
     if net.request_memory_bytes < fluence_wire::REQUEST_BYTES_MAX {
         return value("net.request_memory_bytes", "must hold the longest request, 4 MiB");
     }
-    if !(1..=16).contains(&proving.proofs_per_epoch) {
-        return value("proving.proofs_per_epoch", "must be 1 to 16");
-    }
     proving.storage_shape().map(|_| ())
 }
 
@@ -355,7 +349,6 @@ mod tests {
             "data_dir = \"a\"\n[net]\nrequests_max = 0\n",
             "data_dir = \"a\"\n[net]\nrequest_memory_bytes = 1\n",
             "data_dir = \"a\"\n[proving]\nstorage = \"range_sum/v1/s1-t7\"\n",
-            "data_dir = \"a\"\n[proving]\nproofs_per_epoch = 0\n",
             "data_dir = \"a\"\n[chain]\nrpc_url = \"http://x\"\n",
         ] {
             assert!(StorageConfig::load(Some(file(text).path()), &[]).is_err(), "{text:?}");

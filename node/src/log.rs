@@ -67,8 +67,8 @@ pub struct SoloLog {
 }
 
 impl SoloLog {
-    /// Starts the writing thread. It ends when the log is dropped, after the block it is at; `failed` is cancelled if a write fails, and
-    /// then the node must stop: memory and disk may differ.
+    /// Starts the writing thread. It ends when the log is dropped, after the block it is at; `failed` is cancelled if a write fails or
+    /// the thread panics, and then the node must stop: memory and disk may differ.
     #[must_use]
     pub fn start(
         engine: Arc<Engine>,
@@ -144,12 +144,17 @@ struct Writer {
 
 impl Writer {
     fn run(&self, mut queue: mpsc::Receiver<Waiting>) {
+        // Cancels where a panic ends this thread.
+        let unless_done = self.failed.clone().drop_guard();
         let mut gathered: VecDeque<Waiting> = VecDeque::new();
         loop {
             if gathered.is_empty() {
                 match queue.blocking_recv() {
                     Some(first) => gathered.push_back(first),
-                    None => return,
+                    None => {
+                        unless_done.disarm();
+                        return;
+                    }
                 }
             }
             while gathered.len() < BLOCK_OPS_MAX {
@@ -261,4 +266,59 @@ fn next_block(gathered: &mut VecDeque<Waiting>) -> Vec<Waiting> {
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fluence_engine::keys::Cf;
+    use fluence_engine::store::{Anchor, Batch, Durability, Entry};
+    use fluence_engine::testkit::TestDb;
+    use fluence_engine::{EngineConfig, MemStore, Store, StoreError};
+    use std::collections::BTreeMap;
+
+    /// A store whose writes panic.
+    struct Broken(MemStore);
+
+    impl Store for Broken {
+        fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.0.get(cf, key)
+        }
+        fn scan(&self, cf: Cf, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+            self.0.scan(cf, prefix, after, limit)
+        }
+        fn commit(&self, _: Batch, _: Durability) -> Result<(), StoreError> {
+            panic!("this test's store panics")
+        }
+        fn flush(&self) -> Result<(), StoreError> {
+            self.0.flush()
+        }
+        fn anchors(&self) -> BTreeMap<DatabaseId, Anchor> {
+            self.0.anchors()
+        }
+    }
+
+    fn start(store: impl Store + 'static) -> (SoloLog, std::thread::JoinHandle<()>, CancellationToken) {
+        let engine = Arc::new(Engine::open(Arc::new(store), EngineConfig::default()).unwrap());
+        let failed = CancellationToken::new();
+        let key = Arc::new(NodeKey::new(fluence_crypto::secret::Secret::new([1; 32])));
+        let (log, thread) = SoloLog::start(engine, key, failed.clone());
+        (log, thread, failed)
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panics_says_that_it_failed_and_one_that_ends_does_not() {
+        let (log, thread, failed) = start(Broken(MemStore::new()));
+        let db = TestDb::new(1, 1);
+        let op = Op::CreateDatabase { members: solo(log.key.id()) };
+        let op = fluence_crypto::sign::verify_op(db.owner.sign(db.db, op)).unwrap();
+        assert!(matches!(log.submit(op).await, Err(SubmitError::Stopped(_))));
+        failed.cancelled().await;
+        assert!(thread.join().is_err());
+
+        let (log, thread, failed) = start(MemStore::new());
+        drop(log);
+        thread.join().unwrap();
+        assert!(!failed.is_cancelled());
+    }
 }

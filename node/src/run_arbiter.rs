@@ -34,7 +34,7 @@ pub async fn run_arbiter(config: ArbiterConfig, shutdown: CancellationToken) -> 
     let chain: Arc<dyn Chain> = Arc::new(Ethereum::connect(&chain_config).await?);
     let key = load_key(&config, chain.as_ref()).await?;
     let (ledger, cases) = Ledger::open(&dir.ledger())?;
-    let (net, mut inbound, net_task) = net::start(&node_key, &config.net).await?;
+    let (net, mut inbound, mut net_task) = net::start(&node_key, &config.net).await?;
     // An arbiter answers nobody: dropping a request closes its stream.
     let refuse = tokio::spawn(async move { while inbound.recv().await.is_some() {} });
     dir.write_run_file(&RunFile {
@@ -50,14 +50,22 @@ pub async fn run_arbiter(config: ArbiterConfig, shutdown: CancellationToken) -> 
     health.send_replace(Health::Ready);
     let poll = Duration::from_millis(chain_config.poll_ms.max(10));
     let arbiter = Arbiter::new(net.clone(), chain, key, config.arbiter.clone(), ledger, cases);
-    let outcome = arbiter.run(poll, &health, shutdown).await;
+    let outcome = tokio::select! {
+        outcome = arbiter.run(poll, &health, shutdown) => outcome.map_err(NodeError::from),
+        // Without its network an arbiter finds no proof at all, and would challenge everyone.
+        ended = &mut net_task => {
+            let why = if ended.is_err_and(|e| e.is_panic()) { "panicked" } else { "ended" };
+            dir.clear_run_file();
+            return Err(NodeError::TaskEnded { task: "network", why });
+        }
+    };
     tracing::info!("stopping");
     health.send_replace(Health::NotReady("stopping"));
     dir.clear_run_file();
     net.stop().await;
     let _ = net_task.await;
     let _ = refuse.await;
-    Ok(outcome?)
+    outcome
 }
 
 /// The storage circuit's key: from the keys folder, and only if it is the one pinned on chain.

@@ -123,7 +123,8 @@ fn signer(key: &[u8; 32]) -> Result<PrivateKeySigner, ChainError> {
 
 pub(crate) fn connect_provider(rpc_url: &str, key: Option<&[u8; 32]>) -> Result<Provider, ChainError> {
     let url: alloy::transports::http::reqwest::Url =
-        rpc_url.parse().map_err(|e| ChainError::Setup { what: "RPC URL", why: format!("{rpc_url:?}: {e}") })?;
+        // The text is not repeated: it may hold an access key, and malformed as it is, nobody knows where.
+        rpc_url.parse().map_err(|e| ChainError::Setup { what: "RPC URL", why: format!("malformed: {e}") })?;
     let local = url.host_str().is_some_and(|h| h == "localhost" || h.starts_with("127.") || h == "[::1]");
     let client = RpcClient::new_http(url);
     if local {

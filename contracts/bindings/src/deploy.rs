@@ -30,7 +30,10 @@ pub struct ChainParams {
     pub window_blocks: u64,
     /// Blocks from a challenge to its deadline.
     pub response_blocks: u64,
-    /// Blocks from thaw to withdrawal; at least window + response.
+    /// Blocks one proof may take, at most `response_blocks`: a challenge that a node could not answer in time after those opened
+    /// before is refused with `QueueFull`.
+    pub proof_blocks: u64,
+    /// Blocks from thaw to withdrawal; at least window + twice response.
     pub thaw_blocks: u64,
     /// Storage proofs owed each epoch.
     pub proofs_per_epoch: u16,
@@ -49,18 +52,20 @@ impl ChainParams {
         margin_blocks: 4,
         window_blocks: 128,
         response_blocks: 32,
+        proof_blocks: 1,
         thaw_blocks: 192,
         proofs_per_epoch: 1,
         stake_per_page: FLU / 1000,
         stake_min: 100 * FLU,
         bond_min: 10_000_000_000_000_000,
     };
-    /// For blocks of 12 seconds: an hour, 10 minutes, a day, half an hour, a week.
+    /// For blocks of 12 seconds: an hour, 10 minutes, a day, half an hour, a minute a proof, a week.
     pub const HOURLY: Self = Self {
         epoch_blocks: 300,
         margin_blocks: 50,
         window_blocks: 7_200,
         response_blocks: 150,
+        proof_blocks: 4,
         thaw_blocks: 50_400,
         proofs_per_epoch: 4,
         stake_per_page: FLU / 1000,
@@ -229,6 +234,7 @@ fn solidity_params(p: &ChainParams, shape: StorageShape) -> Result<IEpochProofs:
         marginBlocks: p.margin_blocks,
         windowBlocks: p.window_blocks,
         responseBlocks: p.response_blocks,
+        proofBlocks: p.proof_blocks,
         proofsPerEpoch: p.proofs_per_epoch,
         shape: IEpochProofs::StorageShape {
             samples: narrow("samples", shape.samples)?,

@@ -67,7 +67,7 @@ impl ChainError {
     }
 
     pub(crate) fn rpc(act: &'static str, why: impl ToString) -> Self {
-        Self::Rpc { act, why: why.to_string() }
+        Self::Rpc { act, why: without_secrets(&why.to_string()) }
     }
 
     pub(crate) fn from_contract(act: &'static str, error: alloy::contract::Error) -> Self {
@@ -92,6 +92,26 @@ impl ChainError {
         let (name, detail) = name_revert(data);
         Self::Refused { act, name, detail }
     }
+}
+
+/// A text with every address in it cut to scheme and host: the rest of an RPC's address may be an access key.
+fn without_secrets(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        out.push_str(before);
+        out.push_str("://");
+        // None of these stands unescaped in an address; a bracket or a comma may, and is cut with it.
+        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '<' | '>' | '`')).unwrap_or(after.len());
+        let (address, next) = after.split_at(end);
+        let authority = address.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+        out.push_str(authority.rsplit('@').next().unwrap_or_default());
+        if authority.len() < address.len() && address.ends_with(')') {
+            out.push(')');
+        }
+        rest = next;
+    }
+    out + rest
 }
 
 /// Name and values of revert data, by the errors of all our contracts: a caller's ABI does not list what it passes on.
@@ -120,6 +140,21 @@ fn name_revert(data: &[u8]) -> (String, String) {
 mod tests {
     use super::*;
     use alloy::primitives::{Address, B256};
+
+    #[test]
+    fn addresses_in_error_text_are_cut_to_scheme_and_host() {
+        for (text, cut) in [
+            ("no address at all", "no address at all"),
+            ("for url (https://eth.example.org/v3/KEY)", "for url (https://eth.example.org)"),
+            ("https://user:KEY@[::1]:8545/KEY?a=KEY#KEY: timed out", "https://[::1]:8545 timed out"),
+            ("ws://KEY@a.example?KEY then http://b.example", "ws://a.example then http://b.example"),
+            ("\"http://a.example/KEY\" and (http://b.example:1)", "\"http://a.example\" and (http://b.example:1)"),
+            ("http://a.example/KE)Y,KEY://KEY/KEY", "http://a.example"),
+            ("http://", "http://"),
+        ] {
+            assert_eq!(without_secrets(text), cut);
+        }
+    }
 
     #[test]
     fn names_errors_of_every_contract_and_shows_unknown_bytes() {

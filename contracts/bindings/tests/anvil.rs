@@ -174,6 +174,40 @@ async fn a_node_that_answers_keeps_its_collateral_and_one_that_does_not_is_slash
 }
 
 #[tokio::test]
+async fn a_challenge_that_a_node_could_not_answer_in_time_is_refused() {
+    let Some(anvil) = anvil(|_| {}) else { return };
+    let deployer = connection(&anvil, 0);
+    // A proof may take half of the response time: two at once, and no third.
+    let params = ChainParams { proof_blocks: ChainParams::LOCAL.response_blocks / 2, ..ChainParams::LOCAL };
+    let deployment = deploy_all(&deployer, &params, &toy_keys(&deployer).await).await.unwrap();
+    let never = ChainParams { proof_blocks: params.response_blocks + 1, ..params };
+    let refused = deploy_all(&deployer, &never, &toy_keys(&deployer).await).await.unwrap_err();
+    assert_eq!(refused.refusal(), Some("BadParams"));
+    let treasury = Chain::open(deployer, deployment.clone()).await.unwrap();
+    let node = NodeId::from_bytes([1; 32]);
+    let operator = join(&anvil, &treasury, 1, node).await;
+    let arbiter = chain(&anvil, 3, &deployment).await;
+    let dbs = [4u8, 5, 6];
+    for db in dbs {
+        let r = registration(node, &operator, db);
+        let signature = sign(&owner().0, treasury.domain().registration_digest(&r));
+        operator.register_root(&r, Some(&signature), None).await.unwrap();
+    }
+    let epoch = treasury.latest(&node, &DatabaseId::from_bytes([6; 16])).await.unwrap().unwrap().from;
+    let now = treasury.connection().block_number().await.unwrap();
+    anvil.mine(treasury.epoch_start(epoch) + 1 - now).await.unwrap();
+    let [a, b, c] = dbs.map(|db| DatabaseId::from_bytes([db; 16]));
+    let refused = arbiter.challenge(&node, epoch, Some(&a), 1, [9; 32]).await.unwrap_err();
+    assert_eq!(refused.refusal(), Some("ProofIndexOutOfRange"));
+    arbiter.challenge(&node, epoch, Some(&a), 0, [9; 32]).await.unwrap();
+    arbiter.challenge(&node, epoch, Some(&b), 0, [9; 32]).await.unwrap();
+    let refused = arbiter.challenge(&node, epoch, Some(&c), 0, [9; 32]).await.unwrap_err();
+    assert_eq!(refused.refusal(), Some("QueueFull"));
+    anvil.mine(params.proof_blocks).await.unwrap();
+    arbiter.challenge(&node, epoch, Some(&c), 0, [8; 32]).await.unwrap();
+}
+
+#[tokio::test]
 async fn range_sum_proofs_are_checked_by_a_view_call_against_the_pinned_key() {
     let Some(anvil) = anvil(|_| {}) else { return };
     let deployer = connection(&anvil, 0);

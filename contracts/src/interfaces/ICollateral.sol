@@ -73,6 +73,9 @@ interface ICollateral {
         uint256[] calldata claims
     ) external returns (uint256 taken);
 
+    /// @notice Most that harmed clients get of a slash, in percent.
+    function HARMED_PERCENT_MAX() external view returns (uint256);
+
     /// @notice The contract that may lock and slash: `EpochProofs`.
     function judge() external view returns (address);
 

@@ -20,7 +20,9 @@ interface IEpochProofs {
         uint64 windowBlocks;
         /// @dev Blocks from a challenge to its deadline.
         uint64 responseBlocks;
-        /// @dev Proofs a node owes each epoch: proof indices are below it.
+        /// @dev Blocks one proof may take. A node is asked for no more than it can prove one at a time until their deadlines.
+        uint64 proofBlocks;
+        /// @dev Proofs a node owes each epoch for its holdings: proof indices are below it. A named database has index 0 only.
         uint16 proofsPerEpoch;
         /// @dev The storage circuit's shape; its verifier is pinned for circuit id `storage/v1/k..-h..-d..-t..`.
         StorageShape shape;
@@ -169,6 +171,7 @@ interface IEpochProofs {
     error CommitmentMissing(bytes32 commitment);
     error WindowClosed(uint64 epoch, uint256 lastBlock);
     error ProofIndexOutOfRange(uint16 got, uint16 proofsPerEpoch);
+    error QueueFull(bytes32 node, uint64 untilBlock);
     error NothingOwed(bytes32 node, uint64 epoch, bytes16 db);
     error BondTooSmall(uint256 got, uint256 want);
     error ChallengeExists(bytes32 id);
@@ -194,7 +197,8 @@ interface IEpochProofs {
     /// alone ends nothing.
     function release(bytes32 node, bytes16 db, bytes calldata ownerSignature) external;
 
-    /// @notice Forgets a database that is owed no more and cannot be challenged any more, and unlocks its collateral; by anyone.
+    /// @notice Forgets a database that is owed no more and unlocks its collateral; by anyone, once the last challenge of it could be
+    /// expired for `responseBlocks`.
     function close(bytes32 node, bytes16 db) external;
 
     /// @notice Locks free collateral up to what the node's databases need, and makes a suspended node active; by its operator.
@@ -206,7 +210,8 @@ interface IEpochProofs {
     /// @notice Commits to a challenge before it is shown, so that a copy of it comes too late: `commitmentOf` names what is hashed.
     function commitChallenge(bytes32 commitment) external;
 
-    /// @notice Opens a challenge committed to in an earlier block, with a bond that covers the response's gas.
+    /// @notice Opens a challenge committed to in an earlier block, with a bond that covers the response's gas. Reverts with `QueueFull`
+    /// where the node, at `proofBlocks` a proof, could not answer it in time after those opened before.
     /// @param db Zero for all of the node's holdings.
     /// @return id `challengeId(node, epoch, db, proofIndex)`; there is one challenge per id.
     function challenge(bytes32 node, uint64 epoch, bytes16 db, uint16 proofIndex, bytes32 salt)
@@ -219,8 +224,8 @@ interface IEpochProofs {
     /// @param proof A|B|C, 512 bytes.
     function respond(bytes32 id, bytes calldata proof) external;
 
-    /// @notice After the deadline of an unanswered challenge: slashes the stake (once per node, epoch and database), suspends the
-    /// node, and frees the challenger's bond; by anyone.
+    /// @notice After the deadline of an unanswered challenge: slashes the stake, suspends the node, and frees the challenger's bond;
+    /// by anyone. Each database's stake is slashed once an epoch, whether by its own challenge or as part of the holdings.
     function expire(bytes32 id) external;
 
     /// @notice Pays the bond of an answered challenge to the node's operator, of an expired one to the challenger; by him.

@@ -14,7 +14,7 @@ use fluence_types::{Epoch, NodeId};
 use std::collections::BTreeMap;
 
 /// Epochs whose finished cases are remembered.
-const EPOCHS_KEPT: u64 = 64;
+pub(super) const EPOCHS_KEPT: u64 = 64;
 
 /// Where a case stands.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

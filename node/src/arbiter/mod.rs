@@ -23,7 +23,7 @@ use fluence_verifier::groth16::{VerificationKey, proof_eip2537, verify_batch};
 use fluence_wire::message::ProvedStorage;
 use fluence_wire::{Request, Response};
 use futures::StreamExt;
-use judge::{Action, Case, Judge};
+use judge::{Action, Case, EPOCHS_KEPT, Judge};
 use ledger::{Entry, Ledger};
 use rand::RngCore;
 use rand::rngs::OsRng;
@@ -37,6 +37,10 @@ use tokio_util::sync::CancellationToken;
 const ASK_AT_ONCE: usize = 16;
 /// Epochs for which debts are remembered.
 const DEBTS_KEPT: usize = 4096;
+/// Blocks that an RPC may lag: a beacon that is not there so long after its block never will be.
+const LAG_BLOCKS: u64 = 16;
+/// Blocks until a challenge is sent again that found the node's queue full: each try costs a commitment.
+const QUEUE_BLOCKS: u64 = 5;
 
 /// Why a round of an arbiter failed.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +65,13 @@ pub struct Arbiter {
     addresses: BTreeMap<NodeId, Vec<String>>,
     debts: BTreeMap<(Epoch, NodeId), Debt>,
     beacons: BTreeMap<Epoch, [u8; 32]>,
+    /// The first epoch that is judged: the ledger's, or the one in which a new arbiter starts.
+    first: Option<Epoch>,
+    /// Epochs whose cases this process has opened. A ledger does not say it: who has not proven yet is not in it.
     enumerated: BTreeSet<Epoch>,
     asked: BTreeMap<Subject, Instant>,
+    /// Challenges that wait for room in the node's queue, until this block.
+    queued: BTreeMap<Subject, u64>,
 }
 
 /// What a node was found to have.
@@ -84,7 +93,7 @@ impl Arbiter {
     ) -> Self {
         let judge =
             Judge::new(*chain.info(), config.grace_blocks, config.challenge && chain.operator().is_some(), cases);
-        let enumerated = judge.cases().keys().map(|s| s.epoch).collect();
+        let first = judge.cases().keys().next().map(|s| s.epoch);
         Self {
             net,
             chain,
@@ -95,8 +104,10 @@ impl Arbiter {
             addresses: BTreeMap::new(),
             debts: BTreeMap::new(),
             beacons: BTreeMap::new(),
-            enumerated,
+            first,
+            enumerated: BTreeSet::new(),
             asked: BTreeMap::new(),
+            queued: BTreeMap::new(),
         }
     }
 
@@ -147,8 +158,9 @@ impl Arbiter {
         let head = self.chain.head().await?;
         metrics::gauge!("fluence_chain_head").set(head as f64);
         if let Some(epoch) = self.chain.info().epoch_at(head) {
-            self.enumerate(epoch).await?;
+            self.enumerate_all(head, epoch).await?;
         }
+        self.queued.retain(|_, until| head < *until);
         for subject in self.judge.tidy(head) {
             self.record(subject, head, None)?;
         }
@@ -163,9 +175,33 @@ impl Arbiter {
         Ok(())
     }
 
+    /// Opens the cases of every epoch that may still be challenged: what was missed while the RPC, or the arbiter, was down too.
+    async fn enumerate_all(&mut self, head: u64, current: Epoch) -> Result<(), ArbiterError> {
+        let info = *self.chain.info();
+        let first = *self.first.get_or_insert(current);
+        // Older than this, finished cases are forgotten and would be opened again.
+        let known = Epoch(current.0.saturating_sub(EPOCHS_KEPT));
+        let open = info.epoch_at(head.saturating_sub(info.window_blocks)).unwrap_or(Epoch(0));
+        let oldest = first.max(known).max(open);
+        self.enumerated.retain(|epoch| *epoch >= oldest);
+        for epoch in (oldest.0..=current.0).map(Epoch) {
+            if head <= info.epoch_start(epoch).saturating_add(info.window_blocks) {
+                self.enumerate(head, epoch).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the cases of an epoch once its beacon is known.
-    async fn enumerate(&mut self, epoch: Epoch) -> Result<(), ArbiterError> {
-        if self.enumerated.contains(&epoch) || self.beacon(epoch).await?.is_none() {
+    async fn enumerate(&mut self, head: u64, epoch: Epoch) -> Result<(), ArbiterError> {
+        if self.enumerated.contains(&epoch) {
+            return Ok(());
+        }
+        if self.beacon(epoch).await?.is_none() {
+            if head > self.chain.info().epoch_start(epoch).saturating_add(LAG_BLOCKS) {
+                tracing::warn!(%epoch, "the epoch's beacon is lost: nobody can be challenged in it");
+                self.enumerated.insert(epoch);
+            }
             return Ok(());
         }
         let nodes = self.chain.nodes().await?;
@@ -179,9 +215,6 @@ impl Arbiter {
         }
         tracing::info!(%epoch, nodes = nodes.len(), "an epoch began");
         self.enumerated.insert(epoch);
-        while self.enumerated.len() > 256 {
-            self.enumerated.pop_first();
-        }
         Ok(())
     }
 
@@ -290,7 +323,8 @@ impl Arbiter {
             Action::Ask(_) => return Ok(()),
             Action::Challenge(subject) => {
                 // A proof may have come since the plan was made.
-                if !matches!(self.judge.cases().get(&subject), Some(Case::Waiting { .. })) {
+                let waits = self.queued.get(&subject).is_some_and(|until| head < *until);
+                if waits || !matches!(self.judge.cases().get(&subject), Some(Case::Waiting { .. })) {
                     return Ok(());
                 }
                 // Someone may have challenged already, or we did before a restart.
@@ -310,6 +344,12 @@ impl Arbiter {
                         tracing::warn!(epoch = %subject.epoch, node = %subject.node, "challenged");
                         metrics::counter!("fluence_arbiter_challenges_total").increment(1);
                         (subject, true)
+                    }
+                    // Others challenged the node at once. There will be room: it must not get away by filling its own queue.
+                    (false, Some(why)) if why.starts_with("QueueFull") => {
+                        tracing::info!(epoch = %subject.epoch, node = %subject.node, %why, "challenging again later");
+                        self.queued.insert(subject, head.saturating_add(QUEUE_BLOCKS));
+                        (subject, false)
                     }
                     (false, Some(why)) => {
                         tracing::warn!(epoch = %subject.epoch, node = %subject.node, %why, "the challenge was refused");

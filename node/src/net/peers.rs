@@ -1,7 +1,8 @@
 //! What a node remembers of each peer: how fast it may ask, how much at once, and what it did wrong.
 //!
 //! Rule    pure bookkeeping: time comes in as an argument, no socket inside, so tests need no clock. Size is bounded: a peer that is
-//!         gone, idle and without a bad score is forgotten, and above `PEERS_MAX` the least guilty that is not connected goes first.
+//!         gone, idle, rested and without a bad score is forgotten, and above `PEERS_MAX` the least guilty that is not connected goes
+//!         first. Hanging up is no way to ask faster: a peer is remembered until it could ask at full burst anyway.
 //! Score   offences add up and halve every `halve`; at `ban_score` a peer is blocked for `ban`. What a liar gains without it: each broken
 //!         frame costs us a handshake and a read, and costs the sender nothing.
 
@@ -87,6 +88,28 @@ struct Peer {
     connected: bool,
 }
 
+impl Peer {
+    /// Requests it may make now.
+    fn tokens(&self, limits: &PeerLimits, now: Instant) -> f64 {
+        let refill = now.saturating_duration_since(self.refilled).as_secs_f64() * limits.requests_per_second;
+        (self.tokens + refill).min(limits.burst)
+    }
+
+    fn score(&self, limits: &PeerLimits, now: Instant) -> f64 {
+        let since = now.saturating_duration_since(self.scored).as_secs_f64();
+        self.score * 0.5f64.powf(since / limits.halve.as_secs_f64().max(1e-3))
+    }
+
+    /// Nothing about it matters any more: forgetting it gives it nothing.
+    fn is_forgettable(&self, limits: &PeerLimits, now: Instant) -> bool {
+        !self.connected
+            && self.in_flight == 0
+            && self.blocked_until.is_none()
+            && self.score(limits, now) < 1.0
+            && self.tokens(limits, now) >= limits.burst
+    }
+}
+
 /// The book.
 #[derive(Debug)]
 pub struct PeerBook {
@@ -105,8 +128,15 @@ impl PeerBook {
 
     fn peer(&mut self, node: NodeId, now: Instant) -> &mut Peer {
         if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&node) {
-            let rank = |p: &Peer| (p.connected || p.in_flight > 0, p.blocked_until.is_some(), p.score);
-            let least = self.peers.iter().min_by(|a, b| rank(a.1).partial_cmp(&rank(b.1)).expect("scores are numbers"));
+            let limits = self.limits;
+            let rank = |p: &Peer| {
+                let busy = p.connected || p.in_flight > 0;
+                (busy, p.blocked_until.is_some(), p.score(&limits, now), -p.tokens(&limits, now))
+            };
+            let least = self
+                .peers
+                .iter()
+                .min_by(|a, b| rank(a.1).partial_cmp(&rank(b.1)).expect("scores and tokens are numbers"));
             if let Some(least) = least.map(|(id, _)| *id)
                 && self.peers.remove(&least).is_some_and(|p| p.blocked_until.is_some())
             {
@@ -130,11 +160,11 @@ impl PeerBook {
         self.peer(node, now).connected = true;
     }
 
-    /// The last connection went down; without a score the peer is forgotten once nothing of it is in flight.
-    pub fn disconnected(&mut self, node: &NodeId) {
+    /// The last connection went down. The peer is forgotten here or in [`Self::released`], once nothing about it matters.
+    pub fn disconnected(&mut self, node: &NodeId, now: Instant) {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.connected = false;
-            if peer.in_flight == 0 && peer.score < 1.0 && peer.blocked_until.is_none() {
+            if peer.is_forgettable(&self.limits, now) {
                 self.peers.remove(node);
             }
         }
@@ -144,8 +174,7 @@ impl PeerBook {
     pub fn admit(&mut self, node: NodeId, now: Instant) -> Admission {
         let limits = self.limits;
         let peer = self.peer(node, now);
-        let refill = now.saturating_duration_since(peer.refilled).as_secs_f64() * limits.requests_per_second;
-        peer.tokens = (peer.tokens + refill).min(limits.burst);
+        peer.tokens = peer.tokens(&limits, now);
         peer.refilled = now;
         if peer.tokens < 1.0 {
             return Admission::TooFast;
@@ -158,7 +187,7 @@ impl PeerBook {
         Admission::Admitted
     }
 
-    /// A request was answered, or its line broke.
+    /// A request is over: nobody works on it, and nobody waits for its answer.
     pub fn done(&mut self, node: &NodeId) {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.in_flight = peer.in_flight.saturating_sub(1);
@@ -169,8 +198,7 @@ impl PeerBook {
     pub fn offend(&mut self, node: NodeId, offence: Offence, now: Instant) -> bool {
         let limits = self.limits;
         let peer = self.peer(node, now);
-        let halvings = now.saturating_duration_since(peer.scored).as_secs_f64() / limits.halve.as_secs_f64().max(1e-3);
-        peer.score = peer.score * 0.5f64.powf(halvings) + offence.weight();
+        peer.score = peer.score(&limits, now) + offence.weight();
         peer.scored = now;
         let block = peer.score >= limits.ban_score && peer.blocked_until.is_none();
         if block {
@@ -179,7 +207,7 @@ impl PeerBook {
         block
     }
 
-    /// Peers whose time is over; they start again with half the score that blocked them.
+    /// Peers whose time is over; they start again with half the score that blocked them. Forgets what does not matter any more.
     pub fn released(&mut self, now: Instant) -> Vec<NodeId> {
         let mut released = std::mem::take(&mut self.released_early);
         for (node, peer) in &mut self.peers {
@@ -190,6 +218,8 @@ impl PeerBook {
                 released.push(*node);
             }
         }
+        let limits = self.limits;
+        self.peers.retain(|_, peer| !peer.is_forgettable(&limits, now));
         released
     }
 
@@ -256,6 +286,31 @@ mod tests {
     }
 
     #[test]
+    fn hanging_up_gives_no_new_burst_and_a_rested_peer_is_forgotten() {
+        let (mut book, start) = (PeerBook::new(LIMITS), Instant::now());
+        book.connected(node(1), start);
+        for _ in 0..3 {
+            assert_eq!(book.admit(node(1), start), Admission::Admitted);
+        }
+        book.disconnected(&node(1), start);
+        book.connected(node(1), start);
+        assert_eq!(book.admit(node(1), start), Admission::TooMany(3), "its work goes on");
+        for _ in 0..3 {
+            book.done(&node(1));
+        }
+        assert_eq!(book.admit(node(1), start), Admission::Admitted);
+        book.done(&node(1));
+        book.disconnected(&node(1), start);
+        book.connected(node(1), start);
+        assert_eq!(book.admit(node(1), start), Admission::TooFast);
+        book.disconnected(&node(1), start);
+        book.released(start + Duration::from_millis(399));
+        assert_eq!(book.len(), 1, "four tokens take 400 ms");
+        book.released(start + Duration::from_millis(401));
+        assert!(book.is_empty());
+    }
+
+    #[test]
     fn blocks_after_four_broken_frames_and_releases_after_the_ban() {
         let (mut book, now) = (PeerBook::new(LIMITS), Instant::now());
         for _ in 0..3 {
@@ -283,7 +338,7 @@ mod tests {
     fn forgets_clean_peers_and_stays_bounded_while_keeping_the_guilty() {
         let (mut book, now) = (PeerBook::new(LIMITS), Instant::now());
         book.connected(node(1), now);
-        book.disconnected(&node(1));
+        book.disconnected(&node(1), now);
         assert!(book.is_empty());
         for _ in 0..4 {
             book.offend(node(0), Offence::Malformed, now);
@@ -291,7 +346,7 @@ mod tests {
         for n in 1..2 * PEERS_MAX as u32 {
             book.connected(node(n), now);
             book.offend(node(n), Offence::Truncated, now);
-            book.disconnected(&node(n));
+            book.disconnected(&node(n), now);
         }
         assert_eq!(book.len(), PEERS_MAX);
         assert_eq!(book.released(now + LIMITS.ban), [node(0)]);

@@ -48,7 +48,17 @@ struct Behaviour {
     ping: ping::Behaviour,
 }
 
-type Answered = (ResponseChannel<Response>, Option<Response>);
+type Answered = (InboundRequestId, ResponseChannel<Response>, Option<Response>);
+
+/// A place in flight. It is held until the line is done with the request and so is the service: a peer that hangs up does not stop
+/// the work it asked for, and must not get the place back before.
+struct Place {
+    node: NodeId,
+    /// The answer is not written yet, and the line is up.
+    line: bool,
+    /// The service works on it.
+    work: bool,
+}
 
 struct Task {
     swarm: Swarm<Behaviour>,
@@ -57,8 +67,8 @@ struct Task {
     waiting: HashMap<OutboundRequestId, (NodeId, oneshot::Sender<Result<Response, NetError>>)>,
     /// Answers being made.
     replies: FuturesUnordered<BoxFuture<'static, Answered>>,
-    /// Requests admitted, until their answer is written or their line broke.
-    in_flight: HashMap<InboundRequestId, NodeId>,
+    /// Requests admitted.
+    in_flight: HashMap<InboundRequestId, Place>,
     in_flight_max: usize,
     peers: PeerBook,
     listeners: watch::Sender<Vec<String>>,
@@ -190,7 +200,8 @@ impl Task {
             let deadline = self.stop_by.unwrap_or_else(|| tokio::time::Instant::now() + far);
             tokio::select! {
                 event = self.swarm.select_next_some() => self.event(event),
-                Some((channel, response)) = self.replies.next(), if !self.replies.is_empty() => {
+                Some((id, channel, response)) = self.replies.next(), if !self.replies.is_empty() => {
+                    self.finished(id, |place| place.work = false);
                     if let Some(response) = response {
                         // An error means that the peer has gone; the event that says so frees its place.
                         let _ = self.swarm.behaviour_mut().requests.send_response(channel, response);
@@ -203,7 +214,7 @@ impl Task {
                 _ = tick.tick() => self.release(),
                 () = tokio::time::sleep_until(deadline), if self.stop_by.is_some() => break,
             }
-            if self.stop_by.is_some() && self.in_flight.is_empty() {
+            if self.stop_by.is_some() && self.in_flight.values().all(|place| !place.line) {
                 break;
             }
         }
@@ -267,7 +278,7 @@ impl Task {
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
                 if let Some(node) = node_id(&peer_id) {
-                    self.peers.disconnected(&node);
+                    self.peers.disconnected(&node, Instant::now());
                 }
                 self.publish_connections();
             }
@@ -299,11 +310,11 @@ impl Task {
                 if !matches!(error, InboundFailure::ResponseOmission) {
                     tracing::debug!(%error, "an answer was not delivered");
                 }
-                self.finished(request_id);
+                self.finished(request_id, |place| place.line = false);
             }
             Event::ResponseSent { request_id, .. } => {
                 self.answered = Some(Instant::now());
-                self.finished(request_id);
+                self.finished(request_id, |place| place.line = false);
             }
         }
     }
@@ -333,9 +344,9 @@ impl Task {
                     metrics::counter!("fluence_net_requests_total", "kind" => kind(&request)).increment(1);
                     match self.inbound.try_send(Inbound { from: node, request, reply, charge }) {
                         Ok(()) => {
-                            self.in_flight.insert(id, node);
+                            self.in_flight.insert(id, Place { node, line: true, work: true });
                             metrics::gauge!("fluence_net_requests_in_flight").set(self.in_flight.len() as f64);
-                            self.replies.push(Box::pin(async move { (channel, answer.await.ok()) }));
+                            self.replies.push(Box::pin(async move { (id, channel, answer.await.ok()) }));
                             return;
                         }
                         Err(_) => {
@@ -355,8 +366,13 @@ impl Task {
         let _ = self.swarm.behaviour_mut().requests.send_response(channel, Response::Refused(refusal));
     }
 
-    fn finished(&mut self, id: InboundRequestId) {
-        if let Some(node) = self.in_flight.remove(&id) {
+    /// Notes that the line or the service is done with a request; the place is free once both are.
+    fn finished(&mut self, id: InboundRequestId, note: impl FnOnce(&mut Place)) {
+        let Some(place) = self.in_flight.get_mut(&id) else { return };
+        note(place);
+        let node = place.node;
+        if !place.line && !place.work {
+            self.in_flight.remove(&id);
             self.peers.done(&node);
             metrics::gauge!("fluence_net_requests_in_flight").set(self.in_flight.len() as f64);
         }

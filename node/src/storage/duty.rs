@@ -5,14 +5,17 @@
 //! challenge    -> the proof on disk, or a new one                        -> respond on chain before the deadline
 //! ```
 //! Rule    the debt is the chain's: a damaged disk changes nothing of it. A node that cannot prove says so loudly and says why.
-//! Writes  go on after a root was registered; the engine goes back to it, for as many blocks as the database's retention.
+//! Writes  go on after a root was registered; the engine goes back to it, and `pins.rs` keeps it from being forgotten.
 //! Source  DESIGN sections 6 and 8
 
+use super::pins::{self, Pins};
 use super::proofs::{ProofKey, Proofs};
 use super::prover::{ProveError, Prover};
 use crate::chain::{Chain, ChainError, Challenge, ChallengeId, ChallengeStatus, Debt};
 use crate::telemetry::Health;
 use fluence_crypto::seed::storage_seed;
+use fluence_engine::WitnessError;
+use fluence_types::answer::OpenRefusal;
 use fluence_types::statement::Storage;
 use fluence_types::{DatabaseId, DbRoot, HoldingsRoot, NodeId};
 use fluence_verifier::groth16::proof_eip2537;
@@ -25,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Times an answer is sent before the node gives up; the contract refuses a wrong one for good.
 const RESPONSES_MAX: u32 = 5;
+/// Blocks that are looked at again for challenges: an RPC may say a head whose logs it does not have yet.
+const LAG_BLOCKS: u64 = 16;
 
 /// What a node does every epoch.
 pub struct Duty {
@@ -35,11 +40,16 @@ pub struct Duty {
     health: watch::Sender<Health>,
     /// Proofs that cannot be made: not tried again.
     hopeless: BTreeSet<ProofKey>,
+    /// Proofs that failed for a reason that may pass: how often, and the block from which they are tried again.
+    delayed: BTreeMap<ProofKey, (u32, u64)>,
     /// Proofs that are there, and of the statement that is owed.
     done: BTreeSet<ProofKey>,
     /// Open challenges against us, and how often they were answered in vain.
     open: BTreeMap<ChallengeId, (Challenge, u32)>,
+    /// Challenges that are not answered any more, and their deadlines: a look back must not open them again.
+    given_up: BTreeMap<ChallengeId, u64>,
     scanned: Option<u64>,
+    pins: Pins,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +60,25 @@ enum DutyError {
     Proof(#[from] ProveError),
     #[error("{0}")]
     Hopeless(String),
+    #[error("{0}")]
+    Later(String),
     #[error(transparent)]
     Disk(#[from] crate::datadir::DataDirError),
+}
+
+impl DutyError {
+    /// No retry helps: the data is gone, or does not fit the circuit. Keys, files and the store may be put right while the node runs.
+    const fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Hopeless(_)
+                | Self::Proof(ProveError::Witness(
+                    WitnessError::Open(OpenRefusal::Lost { .. })
+                        | WitnessError::Gone { .. }
+                        | WitnessError::Shape { .. }
+                ))
+        )
+    }
 }
 
 impl Duty {
@@ -64,8 +91,20 @@ impl Duty {
         proofs: Arc<Proofs>,
         health: watch::Sender<Health>,
     ) -> Self {
-        let (hopeless, done, open) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-        Self { node, chain, prover, proofs, health, hopeless, done, open, scanned: None }
+        Self {
+            node,
+            chain,
+            prover,
+            proofs,
+            health,
+            hopeless: BTreeSet::new(),
+            delayed: BTreeMap::new(),
+            done: BTreeSet::new(),
+            open: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            scanned: None,
+            pins: Pins::default(),
+        }
     }
 
     /// Works until `stop`, looking every `poll`. A chain out of reach is waited for.
@@ -100,10 +139,20 @@ impl Duty {
         let mut trouble = self.challenges(head).await?;
         let Some(epoch) = self.chain.info().epoch_at(head) else { return Ok(trouble) };
         let Some(beacon) = self.chain.beacon(epoch).await? else { return Ok(trouble) };
+        if self.pins.is_new(epoch) {
+            let debt = self.chain.debt(self.node, epoch).await?;
+            let (before, info) = (std::mem::take(&mut self.pins), *self.chain.info());
+            let (pins, taken) = pins::take(before, Arc::clone(self.prover.engine()), info, epoch, debt).await;
+            self.pins = pins;
+            if let Err(why) = taken {
+                tracing::error!(%epoch, error = %why, "what is owed could not be pinned; trying again");
+                trouble = trouble.or(Some(why));
+            }
+        }
         for proof_index in 0..self.chain.info().proofs_per_epoch {
             let key = ProofKey { epoch, proof_index, db: None };
-            if self.hopeless.contains(&key) {
-                trouble = trouble.or_else(|| Some(self.proofs.why_missing(&key)));
+            if let Err(e) = self.may_prove(&key, head) {
+                trouble = trouble.or_else(|| Some(e.to_string()));
                 continue;
             }
             if self.done.contains(&key) {
@@ -113,7 +162,7 @@ impl Duty {
             let (root, total_cells) = debt.holdings();
             let seed = storage_seed(&self.chain.info().seed(self.node, epoch, beacon, proof_index));
             let statement = Storage { root, total_cells, seed };
-            match self.prove(key, statement, &debt).await {
+            match self.prove(head, key, statement, &debt).await {
                 Ok(_) => {
                     self.done.insert(key);
                 }
@@ -123,12 +172,38 @@ impl Duty {
         }
         self.proofs.prune(epoch);
         self.hopeless.retain(|k| k.epoch.0 + 16 > epoch.0);
+        self.delayed.retain(|k, _| k.epoch.0 + 16 > epoch.0);
         self.done.retain(|k| k.epoch.0 + 16 > epoch.0);
         Ok(trouble)
     }
 
+    /// Whether a proof may be tried at this block; what went wrong before, where not.
+    fn may_prove(&self, key: &ProofKey, head: u64) -> Result<(), DutyError> {
+        if self.hopeless.contains(key) {
+            return Err(DutyError::Hopeless(self.proofs.why_missing(key)));
+        }
+        match self.delayed.get(key) {
+            Some((_, from)) if head < *from => Err(DutyError::Later(self.proofs.why_missing(key))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts off the next try: one block, then twice as many each time, but never so many that a challenge could pass in between.
+    fn delay(&mut self, key: ProofKey, head: u64) {
+        let most = (self.chain.info().response_blocks / 4).max(1); // rounds down
+        let (failed, from) = self.delayed.entry(key).or_default();
+        *from = head.saturating_add(1u64.checked_shl(*failed).unwrap_or(u64::MAX).min(most));
+        *failed = failed.saturating_add(1);
+    }
+
     /// The proof of a statement: from disk, or made now.
-    async fn prove(&mut self, key: ProofKey, statement: Storage, debt: &Debt) -> Result<ProvedStorage, DutyError> {
+    async fn prove(
+        &mut self,
+        head: u64,
+        key: ProofKey,
+        statement: Storage,
+        debt: &Debt,
+    ) -> Result<ProvedStorage, DutyError> {
         if let Some(proof) = self.proofs.get(&key).filter(|p| p.statement() == statement) {
             return Ok(proof);
         }
@@ -138,13 +213,16 @@ impl Duty {
             Ok(proved) => {
                 tracing::info!(epoch = %key.epoch, index = key.proof_index, ms = proved.prove_ms, "storage proven");
                 metrics::counter!("fluence_proofs_made_total", "statement" => "storage").increment(1);
+                self.delayed.remove(&key);
             }
             Err(e) => {
                 tracing::error!(epoch = %key.epoch, index = key.proof_index, error = %e, "STORAGE CANNOT BE PROVEN");
                 metrics::counter!("fluence_proofs_failed_total", "statement" => "storage").increment(1);
                 self.proofs.set_missing(key, e.to_string());
-                if !matches!(e, DutyError::Chain(_) | DutyError::Disk(_)) {
+                if e.is_final() {
                     self.hopeless.insert(key);
+                } else {
+                    self.delay(key, head);
                 }
             }
         }
@@ -164,9 +242,11 @@ impl Duty {
         let info = *self.chain.info();
         // A challenge opened before this is past its deadline. Blocks are looked at twice rather than never: `head` may lag.
         let oldest = head.saturating_sub(info.response_blocks).max(info.start_block);
-        let from = self.scanned.map_or(oldest, |s| s.max(oldest));
+        let from = self.scanned.map_or(oldest, |s| s.saturating_sub(LAG_BLOCKS).max(oldest));
+        self.given_up.retain(|_, deadline| deadline.saturating_add(info.response_blocks + LAG_BLOCKS) >= head);
         for challenge in self.chain.challenges(self.node, from).await? {
-            if challenge.status == ChallengeStatus::Open && !self.open.contains_key(&challenge.id) {
+            let known = self.open.contains_key(&challenge.id) || self.given_up.contains_key(&challenge.id);
+            if challenge.status == ChallengeStatus::Open && !known {
                 tracing::warn!(id = %challenge.id, epoch = %challenge.epoch, db = ?challenge.db, deadline = challenge.deadline, "challenged");
                 self.open.insert(challenge.id, (challenge, 0));
             }
@@ -177,9 +257,10 @@ impl Duty {
             if head > challenge.deadline || tries >= RESPONSES_MAX {
                 tracing::error!(id = %challenge.id, "a challenge was not answered");
                 self.open.remove(&challenge.id);
+                self.given_up.insert(challenge.id, challenge.deadline);
                 continue;
             }
-            match self.answer(&challenge).await {
+            match self.answer(head, &challenge).await {
                 Ok(()) => {
                     tracing::info!(id = %challenge.id, "challenge answered on chain");
                     metrics::counter!("fluence_challenges_answered_total").increment(1);
@@ -202,11 +283,9 @@ impl Duty {
         Ok(trouble)
     }
 
-    async fn answer(&mut self, challenge: &Challenge) -> Result<(), DutyError> {
+    async fn answer(&mut self, head: u64, challenge: &Challenge) -> Result<(), DutyError> {
         let key = ProofKey { epoch: challenge.epoch, proof_index: challenge.proof_index, db: challenge.db };
-        if self.hopeless.contains(&key) {
-            return Err(DutyError::Hopeless(self.proofs.why_missing(&key)));
-        }
+        self.may_prove(&key, head)?;
         let statement = Storage { root: challenge.root, total_cells: challenge.cells, seed: challenge.seed };
         let debt = self.chain.debt(self.node, challenge.epoch).await?;
         let debt = debt.ok_or_else(|| DutyError::Hopeless(format!("nothing is owed in epoch {}", challenge.epoch)))?;
@@ -217,7 +296,7 @@ impl Duty {
         if expected != Some((statement.root, statement.total_cells)) {
             return Err(DutyError::Hopeless(format!("the challenge names {statement:?}, but owed is {expected:?}")));
         }
-        let proved = self.prove(key, statement, &debt).await?;
+        let proved = self.prove(head, key, statement, &debt).await?;
         let proof = proof_eip2537(&proved.proof).map_err(|e| DutyError::Hopeless(e.to_string()))?;
         Ok(self.chain.respond(challenge.id, &proof).await?)
     }

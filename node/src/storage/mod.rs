@@ -6,6 +6,7 @@
 //! ```
 
 pub mod duty;
+mod pins;
 pub mod proofs;
 pub mod prover;
 pub mod service;
@@ -25,7 +26,9 @@ use proofs::Proofs;
 use prover::{ProveError, Prover};
 use service::Service;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -68,8 +71,16 @@ pub enum NodeError {
     #[error(transparent)]
     Key(#[from] ProveError),
     /// The store failed while the node ran.
-    #[error("the node stopped: a write to its store failed; its log says why")]
+    #[error("the node stopped: the log's writer failed; what it logged says why")]
     StoreFailed,
+    /// A part of the node ended while the node ran.
+    #[error("the node stopped: its task {task:?} {why}")]
+    TaskEnded {
+        /// Which.
+        task: &'static str,
+        /// How it ended.
+        why: &'static str,
+    },
     /// The arbiter's ledger failed.
     #[error(transparent)]
     Arbiter(#[from] crate::arbiter::ArbiterError),
@@ -114,8 +125,7 @@ pub struct StorageNode {
     health: watch::Sender<Health>,
     stop: CancellationToken,
     failed: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
-    duty: Option<JoinHandle<()>>,
+    tasks: Tasks,
     log_thread: std::thread::JoinHandle<()>,
 }
 
@@ -185,14 +195,14 @@ impl StorageNode {
         dir.write_run_file(&run_file)?;
         tracing::info!(node = %key.id(), listen = ?run_file.listen, databases = engine.databases().len(), "ready");
         health.send_replace(Health::Ready);
-        let duty = chain.map(|chain| {
+        let mut tasks = Tasks(vec![("network", net_task), ("service", service_task)]);
+        if let Some(chain) = chain {
             let poll = Duration::from_millis(config.chain.as_ref().map_or(1000, |c| c.poll_ms).max(10));
             let duty = Duty::new(key.id(), chain, prover, proofs, health.clone());
-            tokio::spawn(duty.run(poll, stop.clone()))
-        });
+            tasks.0.push((DUTY, tokio::spawn(duty.run(poll, stop.clone()))));
+        }
         undo.disarm();
-        let tasks = vec![net_task, service_task];
-        Ok(Self { dir, run_file, engine, net, health, stop, failed, tasks, duty, log_thread })
+        Ok(Self { dir, run_file, engine, net, health, stop, failed, tasks, log_thread })
     }
 
     /// What `run.json` says.
@@ -201,35 +211,44 @@ impl StorageNode {
         &self.run_file
     }
 
-    /// Waits for `shutdown`, or for a failed store, and stops.
+    /// Waits for `shutdown`, for a failed store, or for a part that ended before its time, and stops.
     ///
     /// # Errors
-    /// [`NodeError::StoreFailed`], or that the store cannot be flushed.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
+    /// [`NodeError::StoreFailed`], [`NodeError::TaskEnded`], or that the store cannot be flushed.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), NodeError> {
         let failed = self.failed.clone();
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = failed.cancelled() => {}
+        let ended = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => None,
+            () = failed.cancelled() => None,
+            ended = self.tasks.first_ended() => Some(ended),
+        };
+        if let Some(error) = &ended {
+            tracing::error!(%error, "a part of the node ended before its time");
         }
-        self.stop().await
+        let stopped = self.stop().await;
+        match ended {
+            Some(error) => Err(error),
+            None => stopped,
+        }
     }
 
     /// Stops: requests in flight are answered, the block in progress is written, the store is flushed.
     ///
     /// # Errors
-    /// As [`Self::run`].
-    pub async fn stop(self) -> Result<(), NodeError> {
+    /// [`NodeError::StoreFailed`], or that the store cannot be flushed.
+    pub async fn stop(mut self) -> Result<(), NodeError> {
         tracing::info!("stopping");
         self.health.send_replace(Health::NotReady("stopping"));
         self.dir.clear_run_file();
         // The duty first: a proof in progress is given up, it is made again after the restart.
         self.stop.cancel();
-        if let Some(duty) = self.duty {
+        if let Some(duty) = self.tasks.take(DUTY) {
             let _ = duty.await;
         }
         // The network answers what is in flight, then ends; with it the service, and with that the log's last handle.
         self.net.stop().await;
-        for task in self.tasks {
+        for (_, task) in self.tasks.0 {
             let _ = task.await;
         }
         let (log_thread, engine) = (self.log_thread, self.engine);
@@ -244,6 +263,34 @@ impl StorageNode {
         flushed?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// The duty's name among the tasks.
+const DUTY: &str = "duty";
+
+/// Tasks that run, with their names.
+struct Tasks(Vec<(&'static str, JoinHandle<()>)>);
+
+impl Tasks {
+    /// Waits until one ends, and takes it out.
+    async fn first_ended(&mut self) -> NodeError {
+        std::future::poll_fn(|cx| {
+            for i in 0..self.0.len() {
+                if let Poll::Ready(ended) = Pin::new(&mut self.0[i].1).poll(cx) {
+                    let (task, _) = self.0.swap_remove(i);
+                    let why = if ended.is_err_and(|e| e.is_panic()) { "panicked" } else { "ended" };
+                    return Poll::Ready(NodeError::TaskEnded { task, why });
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn take(&mut self, name: &str) -> Option<JoinHandle<()>> {
+        let at = self.0.iter().position(|(task, _)| *task == name)?;
+        Some(self.0.swap_remove(at).1)
     }
 }
 

@@ -11,10 +11,10 @@ use fluence_types::answer::{OpenRefusal, Snapshot};
 use fluence_types::block::Certificate;
 use fluence_types::shape::{CircuitId, RangeSumShape, StorageShape};
 use fluence_types::statement::{RangeSumQuery, Storage};
-use fluence_types::{DatabaseId, DbRoot, Epoch};
+use fluence_types::{DatabaseId, DbRoot, Epoch, SegmentRoot};
 use fluence_wire::message::{ProvedRangeSum, ProvedStorage};
 use rand::rngs::OsRng;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 /// How long a range sum waits for its turn.
 const TURN: Duration = Duration::from_secs(30);
+/// Lost pages that reads say in the log, each once.
+const LOST_SAID_MAX: usize = 1024;
 
 /// Why there is no proof.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,7 @@ pub struct Prover {
     chain_id: Option<u64>,
     keys: Mutex<HashMap<CircuitId, Arc<Keys>>>,
     range_sums: Semaphore,
+    lost_said: Mutex<BTreeSet<(SegmentRoot, u64)>>,
 }
 
 impl Prover {
@@ -74,7 +77,27 @@ impl Prover {
     #[must_use]
     pub fn new(engine: Arc<Engine>, config: ProvingConfig, shape: StorageShape, chain_id: Option<u64>) -> Self {
         let range_sums = Semaphore::new(config.range_sums_at_once.max(1) as usize);
-        Self { engine, config, shape, chain_id, keys: Mutex::default(), range_sums }
+        Self { engine, config, shape, chain_id, keys: Mutex::default(), range_sums, lost_said: Mutex::default() }
+    }
+
+    /// A read was refused: where the reason is a lost page, the log says so once, and the gauge counts it.
+    pub(super) fn note_lost(&self, refusal: &OpenRefusal) {
+        let OpenRefusal::Lost { segment, page } = refusal else { return };
+        {
+            let mut said = self.lost_said.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.len() < LOST_SAID_MAX && said.insert((*segment, *page)) {
+                tracing::error!(%segment, page, "LOST: a stored page cannot be read back");
+            }
+        }
+        let databases = self.engine.databases();
+        let lost = databases.iter().filter_map(|db| Some(self.engine.view(*db).ok()?.summary().lost_pages));
+        metrics::gauge!("fluence_store_lost_pages").set(lost.sum::<u64>() as f64);
+    }
+
+    /// The engine that is proven from.
+    #[must_use]
+    pub const fn engine(&self) -> &Arc<Engine> {
+        &self.engine
     }
 
     /// The storage shape that proofs are made in.
@@ -123,7 +146,11 @@ impl Prover {
         on_a_thread("prove-storage", move || {
             let witness = timed("fluence_witness_seconds", "storage", || {
                 prover.engine.storage_witness_at(&databases, &statement, prover.shape)
-            })?;
+            });
+            if let Err(WitnessError::Open(refusal)) = &witness {
+                prover.note_lost(refusal);
+            }
+            let witness = witness?;
             let keys = prover.keys(CircuitId::Storage(prover.shape))?;
             let circuit = StorageCircuit::new(prover.shape, statement, witness);
             let proved = timed("fluence_prove_seconds", "storage", || {
@@ -209,4 +236,40 @@ async fn on_a_thread<T: Send + 'static>(
         .spawn(move || drop(done.send(f())))
         .expect("the system can start a thread");
     result.await.map_err(|_| ProveError::GivenUp)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fluence_engine::store::{Batch, Durability};
+    use fluence_engine::testkit::{TestDb, TestSegment, change, commit, define, schema};
+    use fluence_engine::{EngineConfig, MemStore, Store, keys};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    #[test]
+    fn a_page_that_a_read_finds_lost_is_counted() {
+        let store: Arc<dyn Store> = Arc::new(MemStore::new());
+        let engine = Arc::new(Engine::open(Arc::clone(&store), EngineConfig::default()).unwrap());
+        let (mut db, schema) = (TestDb::new(1, 1), schema(1, 1));
+        db.create(&engine).unwrap();
+        db.act(&engine, define(0, schema.clone())).unwrap().unwrap();
+        let segment = TestSegment::new(1, &schema, 100, 10);
+        db.act(&engine, commit(&[(0, 0)], vec![change(0, vec![segment.inline()], vec![])])).unwrap().unwrap();
+        let mut batch = Batch::new();
+        batch.put(keys::Cf::Pages, keys::page(db.db, segment.root(), 0), vec![0; 64]);
+        store.commit(batch, Durability::Synced).unwrap();
+        let refusal = engine.view(db.db).unwrap().header(segment.root()).unwrap_err();
+        assert!(matches!(refusal, OpenRefusal::Lost { page: 0, .. }), "{refusal}");
+
+        let prover = Prover::new(engine, ProvingConfig::default(), StorageShape::TINY, None);
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let shown = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            prover.note_lost(&OpenRefusal::UnknownDatabase(db.db));
+            assert!(!shown.render().contains("lost_pages"));
+            prover.note_lost(&refusal);
+        });
+        assert!(shown.render().contains("fluence_store_lost_pages 1"), "{}", shown.render());
+        assert_eq!(prover.lost_said.lock().unwrap().len(), 1);
+    }
 }

@@ -103,7 +103,12 @@ impl<L: Log> Service<L> {
                 })
             }
         };
-        result.unwrap_or_else(Response::Refused)
+        result.unwrap_or_else(|why| {
+            if let Refusal::Open(refusal) = &why {
+                self.prover.note_lost(refusal);
+            }
+            Response::Refused(why)
+        })
     }
 
     fn answer_blocking(&self, request: Request) -> Result<Response, Refusal> {

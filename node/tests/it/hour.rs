@@ -1,17 +1,17 @@
 //! The hour with a chain of this test's: nodes prove what they owe, the arbiter accepts it, challenges what is missing, and a node that
 //! has its data answers on chain. The real contracts are met in the end-to-end tests.
 
-use crate::common::{Peer, key};
+use crate::common::{self, Peer, key};
 use fluence_crypto::sign::NodeKey;
 use fluence_engine::testkit::{TestDb, TestSegment, change, commit, define, schema};
 use fluence_engine::{Engine, EngineConfig, MemStore, Store};
-use fluence_node::CancellationToken;
 use fluence_node::arbiter::Arbiter;
 use fluence_node::arbiter::judge::Case;
 use fluence_node::arbiter::ledger::Ledger;
 use fluence_node::chain::{
     Chain, ChainError, ChainInfo, Challenge, ChallengeId, ChallengeStatus, Debt, Owed, RegisteredNode, Subject,
 };
+use fluence_node::config::StoreKind;
 use fluence_node::config::{JudgeConfig, ProvingConfig, StoreConfig};
 use fluence_node::log::SoloLog;
 use fluence_node::net::{self, NetConfig, NetHandle};
@@ -20,6 +20,7 @@ use fluence_node::storage::proofs::{ProofKey, Proofs};
 use fluence_node::storage::prover::Prover;
 use fluence_node::storage::service::Service;
 use fluence_node::telemetry::Health;
+use fluence_node::{CancellationToken, NodeError, StorageNode};
 use fluence_types::shape::{CircuitId, StorageShape};
 use fluence_types::{Address, DatabaseId, DbRoot, Epoch, NodeId};
 use fluence_verifier::groth16::{VerificationKey, proof_eip2537};
@@ -48,6 +49,17 @@ struct State {
     answers: BTreeMap<ChallengeId, Vec<u8>>,
     slashed: Vec<NodeId>,
     claimed: usize,
+    /// The RPC does not answer.
+    down: bool,
+    /// The RPC makes whoever asks it panic.
+    broken: bool,
+    /// The RPC has no logs yet.
+    lags: bool,
+    /// There is no room for a challenge.
+    full: bool,
+    /// Answers are refused, and how many were.
+    refuses: bool,
+    refused: usize,
 }
 
 impl FakeChain {
@@ -88,6 +100,9 @@ impl FakeChain {
     fn open(&self, subject: Subject, db: Option<DatabaseId>) -> Result<ChallengeId, ChainError> {
         let mut state = self.state.lock().unwrap();
         let id = Self::id(subject, db);
+        if state.full {
+            return Err(ChainError::Refused { act: "challenge", why: "QueueFull: 150".to_owned() });
+        }
         if state.challenges.contains_key(&id) {
             return Err(ChainError::Refused { act: "challenge", why: "ChallengeExists".to_owned() });
         }
@@ -126,7 +141,12 @@ impl Chain for FakeChain {
         Some(self.operator)
     }
     async fn head(&self) -> Result<u64, ChainError> {
-        Ok(self.state.lock().unwrap().head)
+        let (head, down, broken) = {
+            let state = self.state.lock().unwrap();
+            (state.head, state.down, state.broken)
+        };
+        assert!(!broken, "this test's chain panics");
+        if down { Err(ChainError::Rpc("down".to_owned())) } else { Ok(head) }
     }
     async fn beacon(&self, epoch: Epoch) -> Result<Option<[u8; 32]>, ChainError> {
         let known = self.state.lock().unwrap().head > self.info.epoch_start(epoch);
@@ -138,8 +158,10 @@ impl Chain for FakeChain {
     async fn nodes(&self) -> Result<Vec<RegisteredNode>, ChainError> {
         Ok(self.state.lock().unwrap().nodes.clone())
     }
-    async fn challenges(&self, node: NodeId, _: u64) -> Result<Vec<Challenge>, ChainError> {
-        Ok(self.state.lock().unwrap().challenges.values().filter(|c| c.node == node).copied().collect())
+    async fn challenges(&self, node: NodeId, from: u64) -> Result<Vec<Challenge>, ChainError> {
+        let state = self.state.lock().unwrap();
+        let seen = |c: &&Challenge| c.node == node && c.deadline - self.info.response_blocks >= from && !state.lags;
+        Ok(state.challenges.values().filter(seen).copied().collect())
     }
     async fn challenge_of(&self, subject: Subject) -> Result<Option<Challenge>, ChainError> {
         Ok(self.state.lock().unwrap().challenges.get(&Self::id(subject, None)).copied())
@@ -149,6 +171,10 @@ impl Chain for FakeChain {
     }
     async fn respond(&self, id: ChallengeId, proof: &[u8; 512]) -> Result<(), ChainError> {
         let mut state = self.state.lock().unwrap();
+        if state.refuses {
+            state.refused += 1;
+            return Err(ChainError::Refused { act: "respond", why: "InvalidProof".to_owned() });
+        }
         state.challenges.get_mut(&id).unwrap().status = ChallengeStatus::Answered;
         state.answers.insert(id, proof.to_vec());
         Ok(())
@@ -169,6 +195,9 @@ impl Chain for FakeChain {
     }
 }
 
+/// Blocks that the engines here keep without a pin.
+const RETENTION: u64 = 8;
+
 /// A storage node with one database, its duty driven by hand.
 pub struct Node {
     pub id: NodeId,
@@ -186,7 +215,8 @@ impl Node {
         let mut db = TestDb::new(u64::from(n), 1);
         db.members = vec![NodeKey::new(fluence_crypto::secret::Secret::new([n; 32]))];
         let store: Arc<dyn Store> = Arc::new(MemStore::new());
-        let engine = Arc::new(Engine::open(Arc::clone(&store), EngineConfig::default()).unwrap());
+        let config = EngineConfig { retention_blocks: RETENTION, ..EngineConfig::default() };
+        let engine = Arc::new(Engine::open(Arc::clone(&store), config).unwrap());
         db.create(&engine).unwrap();
         let schema = schema(1, 1);
         db.act(&engine, define(0, schema.clone())).unwrap().unwrap();
@@ -385,6 +415,15 @@ async fn a_database_that_moved_on_is_proven_at_the_root_that_is_owed_and_a_root_
     let owed = chain.state.lock().unwrap().debts[&node.id].holdings();
     assert!(matches!(answer, Response::EpochProof(p) if p.epoch == Epoch(2) && (p.root, p.total_cells) == owed));
 
+    // Far more blocks than the retention, and the root is still there.
+    let height = node.engine.pinned(node.db.db).unwrap();
+    for _ in 0..RETENTION + 20 {
+        node.db.apply(&node.engine, vec![]).unwrap();
+    }
+    chain.mine(10);
+    assert_eq!(node.duty.round().await.unwrap(), None);
+    assert_eq!(node.engine.pinned(node.db.db), Some(height));
+
     chain.state.lock().unwrap().debts.get_mut(&node.id).unwrap().owed[0].root = DbRoot::default();
     chain.mine(10);
     let trouble = node.duty.round().await.unwrap().unwrap();
@@ -392,4 +431,105 @@ async fn a_database_that_moved_on_is_proven_at_the_root_that_is_owed_and_a_root_
     node.register(&chain);
     chain.mine(10);
     assert_eq!(node.duty.round().await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_arbiter_judges_who_has_not_proven_and_epochs_in_which_the_rpc_was_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    let vk = make_key(&keys);
+    let chain = FakeChain::new();
+    let mut honest = fake_node(6, dir.path(), &keys, &chain).await;
+    let silent = fake_node(7, dir.path(), &keys, &chain).await;
+    honest.duty.round().await.unwrap();
+    {
+        let mut before = arbiter(dir.path(), &vk, chain.of(200)).await;
+        before.round().await.unwrap();
+        assert_eq!(before.cases()[&honest.subject(2)], Case::Accepted);
+        assert!(matches!(before.cases()[&silent.subject(2)], Case::Waiting { .. }));
+    }
+    // Restarted before the grace period ends: only the accepted one is in the ledger.
+    let mut arbiter = arbiter(dir.path(), &vk, chain.of(200)).await;
+    assert_eq!(arbiter.cases().len(), 1);
+    chain.mine(3);
+    // No room for a challenge yet: it is sent again later.
+    chain.state.lock().unwrap().full = true;
+    arbiter.round().await.unwrap();
+    arbiter.round().await.unwrap();
+    assert!(matches!(arbiter.cases()[&silent.subject(2)], Case::Waiting { .. }));
+    chain.state.lock().unwrap().full = false;
+    chain.mine(5);
+    arbiter.round().await.unwrap();
+    assert!(matches!(arbiter.cases()[&silent.subject(2)], Case::Challenged { ours: true, .. }));
+    assert_eq!(arbiter.cases()[&honest.subject(2)], Case::Accepted);
+    assert_eq!(arbiter.cases().len(), 2, "epochs before the first one in the ledger are not judged");
+
+    // Epoch 3 passes without the arbiter seeing a block of it.
+    chain.state.lock().unwrap().head = 131;
+    honest.duty.round().await.unwrap();
+    chain.state.lock().unwrap().down = true;
+    arbiter.round().await.unwrap_err();
+    {
+        let mut state = chain.state.lock().unwrap();
+        (state.head, state.down) = (141, false);
+    }
+    arbiter.round().await.unwrap();
+    arbiter.round().await.unwrap();
+    assert_eq!(arbiter.cases()[&honest.subject(3)], Case::Accepted);
+    assert!(matches!(arbiter.cases()[&silent.subject(3)], Case::Challenged { ours: true, .. }));
+    let challenged = chain.state.lock().unwrap().challenges.values().map(|c| c.node).collect::<Vec<_>>();
+    assert!(challenged.iter().all(|node| *node == silent.id), "{challenged:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proof_that_failed_for_want_of_a_key_is_tried_again_after_a_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let (keys, late) = (dir.path().join("keys"), dir.path().join("late"));
+    make_key(&keys);
+    let chain = FakeChain::new();
+    // A file where the folder of keys should be.
+    std::fs::write(&late, "").unwrap();
+    let mut node = fake_node(8, dir.path(), &late, &chain).await;
+    assert!(node.duty.round().await.unwrap().is_some());
+    std::fs::remove_file(&late).unwrap();
+    std::fs::rename(&keys, &late).unwrap();
+    assert!(node.duty.round().await.unwrap().is_some(), "not in the same block");
+    chain.mine(1);
+    assert_eq!(node.duty.round().await.unwrap(), None);
+    assert!(node.proofs.get(&ProofKey { epoch: Epoch(2), proof_index: 0, db: None }).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_challenge_behind_a_lagging_rpc_is_found_and_one_given_up_stays_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    make_key(&keys);
+    let chain = FakeChain::new();
+    let mut node = fake_node(9, dir.path(), &keys, &chain).await;
+    let found = chain.open(node.subject(2), None).unwrap();
+    chain.mine(1);
+    chain.state.lock().unwrap().lags = true;
+    assert_eq!(node.duty.round().await.unwrap(), None);
+    assert_eq!(chain.state.lock().unwrap().challenges[&found].status, ChallengeStatus::Open);
+    chain.state.lock().unwrap().lags = false;
+    assert_eq!(node.duty.round().await.unwrap(), None);
+    assert_eq!(chain.state.lock().unwrap().challenges[&found].status, ChallengeStatus::Answered);
+
+    // A contract that refuses every answer is not asked for ever.
+    chain.state.lock().unwrap().refuses = true;
+    chain.open(node.subject(2), Some(node.db.db)).unwrap();
+    for _ in 0..10 {
+        node.duty.round().await.unwrap();
+    }
+    assert_eq!(chain.state.lock().unwrap().refused, 5);
+}
+
+#[tokio::test]
+async fn a_node_whose_duty_panics_stops_and_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = FakeChain::new();
+    chain.state.lock().unwrap().broken = true;
+    let node = StorageNode::start(common::config(dir.path(), StoreKind::Memory), Some(chain.of(1))).await.unwrap();
+    let ended = node.run(CancellationToken::new()).await;
+    assert!(matches!(ended, Err(NodeError::TaskEnded { task: "duty", why: "panicked" })), "{ended:?}");
 }

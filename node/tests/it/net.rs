@@ -248,6 +248,42 @@ async fn requests_above_the_limits_are_refused_as_busy_and_the_rest_answered() {
 }
 
 #[tokio::test]
+async fn hanging_up_frees_no_place_while_the_work_goes_on() {
+    let config = NetConfig { requests_per_peer_max: 1, requests_max: 2, ..NetConfig::default() };
+    let (net, mut inbound) = listen(1, config).await;
+    let mut connections = net.connections();
+    let mut held = Vec::new();
+    for n in [2, 3] {
+        let peer = Peer::to(n, net.node(), net.listeners()).await;
+        let asked = tokio::spawn({
+            let peer = peer.clone();
+            async move { peer.ask(Request::Status).await }
+        });
+        held.push(inbound.recv().await.unwrap());
+        peer.net.stop().await;
+        assert_eq!(asked.await.unwrap(), Err(NetError::Stopped));
+        connections.wait_for(|n| *n == 0).await.unwrap();
+        if n == 2 {
+            // The same peer again: its one place is still taken.
+            let again = Peer::to(n, net.node(), net.listeners()).await;
+            assert!(matches!(again.refused(chunk(1)).await, Refusal::Busy(why) if why.contains("1 requests of yours")));
+            again.net.stop().await;
+            connections.wait_for(|n| *n == 0).await.unwrap();
+        }
+    }
+    let other = Peer::to(4, net.node(), net.listeners()).await;
+    assert!(matches!(other.refused(chunk(1)).await, Refusal::Busy(why) if why.contains("2 requests are being")));
+    // One is answered, one dropped: both places are free once the network's task has seen it.
+    held.pop().unwrap().into_parts().2.send(Response::Upload { have: 1 });
+    drop(held);
+    serve(inbound);
+    for n in [4, 2] {
+        let peer = if n == 4 { other.clone() } else { Peer::to(n, net.node(), net.listeners()).await };
+        while peer.ask(chunk(1)).await.unwrap() != (Response::Upload { have: 1 }) {}
+    }
+}
+
+#[tokio::test]
 async fn a_peer_that_asks_too_fast_is_refused() {
     let config = NetConfig { requests_per_second: 0.001, requests_burst: 5.0, ..NetConfig::default() };
     let (net, inbound) = listen(1, config).await;
@@ -257,6 +293,11 @@ async fn a_peer_that_asks_too_fast_is_refused() {
         peer.get(chunk(1)).await;
     }
     assert!(matches!(peer.refused(chunk(1)).await, Refusal::Busy(why) if why.contains("too fast")));
+    // Coming back does not help.
+    peer.net.stop().await;
+    net.connections().wait_for(|n| *n == 0).await.unwrap();
+    let again = Peer::to(2, net.node(), net.listeners()).await;
+    assert!(matches!(again.refused(chunk(1)).await, Refusal::Busy(why) if why.contains("too fast")));
     let other = Peer::to(3, net.node(), net.listeners()).await;
     other.get(chunk(1)).await;
 }
