@@ -32,7 +32,7 @@ suite() {
 
 skip() { printf 'SKIPPED %s: %s\n' "$1" "$2" | tee -a "$log"; }
 
-rust() { suite rust cargo test --locked --workspace; }
+rust() { suite rust cargo test --locked --workspace --no-fail-fast; }
 vectors() { suite poseidon2-generator python3 tests/poseidon2/generate.py --check; }
 contracts() {
     suite contracts-artifacts bash -c 'cd contracts && node scripts/artifacts.mjs --check'

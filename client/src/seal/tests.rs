@@ -110,8 +110,10 @@ fn the_recorder_would_see_a_repetition() {
     let a = seal(&keys, &rows(10), &mut StdRng::seed_from_u64(2), Some(&uses));
     let b = seal(&keys, &rows(10), &mut StdRng::seed_from_u64(2), Some(&uses));
     assert_eq!(a.cells(), b.cells());
-    let list = uses.lock().unwrap();
-    assert_eq!(list[..list.len() / 2], list[list.len() / 2..]);
+    // Lanes are sealed in parallel, so the order within a segment is any.
+    let mut seen: HashMap<Use, usize> = HashMap::new();
+    uses.lock().unwrap().iter().for_each(|u| *seen.entry(*u).or_default() += 1);
+    assert!(!seen.is_empty() && seen.values().all(|times| *times == 2));
 }
 
 #[test]
