@@ -71,7 +71,7 @@ fn crates_use_only_what_stands_below_them() {
 /// Everything a crate links with its default features, dev and build dependencies left out.
 fn closure(crate_name: &str) -> BTreeSet<String> {
     let tree = std::process::Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p}", "-p"])
+        .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}", "-p"])
         .arg(format!("fluence-{crate_name}"))
         .current_dir(fluence_tests::repository())
         .output()
