@@ -50,7 +50,7 @@ rocksdb() {
     fi
 }
 demo() {
-    suite demo bash -c 'cargo build --locked -p fluence-cli && "$CARGO_TARGET_DIR/debug/fluence" demo --out target/demo && python3 tests/demo/check_report.py target/demo/report.json'
+    suite demo scripts/demo_test.sh
 }
 
 case "${1:-all}" in
