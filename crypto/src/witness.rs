@@ -16,13 +16,6 @@ pub struct CellOpening {
     pub siblings: Vec<[Fr; 7]>,
 }
 
-/// The parts of a segment root.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SegmentWitness {
-    /// The parts.
-    pub preimage: SegmentPreimage,
-}
-
 /// One sample of a storage proof, from a cell up to the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageSample {
