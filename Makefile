@@ -35,7 +35,7 @@ test-fast: ## the Rust tests alone
 	@scripts/test.sh rust
 
 test-slow: ## the tests marked slow: full-size shapes, long property runs
-	cargo test --locked --workspace -- --ignored
+	cargo test --locked --workspace -- --ignored slow # not the tests that write vectors
 
 test-rocksdb: ## the store suite on RocksDB; builds its library once per machine (about 20 minutes)
 	@scripts/bootstrap.sh rocksdb

@@ -50,7 +50,11 @@ impl Pins {
         for (db, height) in self.0.values().flatten() {
             lowest.entry(*db).and_modify(|l| *l = (*l).min(*height)).or_insert(*height);
         }
-        lowest.into_iter().try_for_each(|(db, height)| engine.pin(db, height))
+        let pinned = lowest.into_iter().try_for_each(|(db, height)| engine.pin(db, height));
+        if pinned.is_err() {
+            self.0.remove(&epoch);
+        }
+        pinned
     }
 }
 
