@@ -10,7 +10,11 @@ export CARGO_TARGET_DIR ?= $(FLUENCE_CACHE)/target
 export FLUENCE_KEYS ?= $(FLUENCE_CACHE)/keys
 FLUENCE := $(CARGO_TARGET_DIR)/debug/fluence
 
-.PHONY: help bootstrap build demo test test-fast test-slow test-rocksdb check lint bench bench-compare release contracts artifacts clean
+# Seeds of `make sim`: how many, and the first.
+SEEDS ?= 100
+SEED0 ?= 1
+
+.PHONY: help bootstrap build demo sim test test-fast test-slow test-rocksdb check lint bench bench-compare release contracts artifacts clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +30,11 @@ demo: ## set up everything and run the whole story; DEMO_SEED=n and DAMAGE=none 
 	@scripts/bootstrap.sh all
 	cargo build --locked -p fluence-cli
 	$(FLUENCE) demo --out target/demo
+
+sim: ## clusters under faults in virtual time: SEEDS=n (how many) SEED0=n (the first); the same give the same digest
+	@scripts/bootstrap.sh rust
+	cargo build --locked -p fluence-sim
+	$(CARGO_TARGET_DIR)/debug/fluence-sim --seeds $(SEEDS) --seed0 $(SEED0) --table
 
 test: ## set up everything and run every test
 	@scripts/bootstrap.sh all

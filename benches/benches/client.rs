@@ -95,27 +95,27 @@ fn csv(rows: usize) -> Vec<u8> {
 /// An engine with the database and the table in it.
 fn engine(keyring: &Keyring, public: &PublicSchema, node: &NodeKey) -> Engine {
     let engine = Engine::open(Arc::new(MemStore::new()), EngineConfig::default()).expect("an empty store");
-    let create = Op::CreateDatabase { members: Bounded::new(vec![node.id()]).expect("one member") };
+    let create = Op::CreateDatabase { members: Bounded::new(vec![node.member()]).expect("one member") };
     let define = Op::DefineProjection { projection: ProjectionId(0), table: TableId(0), schema: public.clone() };
-    let (mut previous, mut parent, mut root) = (OpId::default(), BlockHash::default(), DbRoot::default());
+    let mut previous = OpId::default();
     for (i, op) in [create, define].into_iter().enumerate() {
         let unsigned = UnsignedOp { db: DB, writer: keyring.address(), sequence: i as u64, previous, op };
         previous = sign::op_id(&unsigned);
+        let head = engine.head(DB);
         let header = BlockHeader {
             db: DB,
             consensus_epoch: 0,
             height: Height(i as u64),
-            parent,
+            parent: head.map_or_else(BlockHash::default, |h| h.block),
             timestamp_ms: i as u64,
             ops_hash: sign::ops_hash(&[previous]),
             executed_height: Height(0),
-            executed_root: root,
-            next_members_hash: [0; 32],
+            executed_root: head.map_or_else(DbRoot::default, |h| h.root),
+            next_members_hash: head.map_or([0; 32], |h| h.next_members_hash),
         };
         let ops = Bounded::new(vec![keyring.sign(unsigned)]).expect("one operation");
         let applied = engine.apply(&VerifiedBlock::verify(Block { header, ops }).expect("signed")).expect("applies");
         assert_eq!(applied.outcomes[0].outcome, Ok(()));
-        (parent, root) = (applied.checkpoint.block, applied.checkpoint.root);
     }
     engine
 }

@@ -79,6 +79,11 @@ impl Failure {
         ExitCode::from(self.kind.code())
     }
 
+    /// What did not work, without its causes.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
     /// One line: what, then each cause.
     pub(crate) fn one_line(&self) -> String {
         std::iter::once(&self.what).chain(&self.causes).cloned().collect::<Vec<_>>().join(": ")

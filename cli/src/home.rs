@@ -1,7 +1,7 @@
 //! The home: `config.toml`, the keystore, caches and proofs of one owner.
 //!
 //! ```text
-//! config.toml       databases by name (id, node), chain (rpc, contract)
+//! config.toml       databases by name (id, nodes), chain (rpc, contract)
 //! keystore.age      the root key, encrypted under the passphrase; keystore.age.state beside it: databases, tables, heights seen
 //! proofs/           proof files made by `query --prove`
 //! keys/             proving and verification keys made on this machine (or in $FLUENCE_KEYS)
@@ -40,9 +40,22 @@ pub(crate) struct Database {
     /// Its id; chosen at random when the first table is imported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<DatabaseId>,
-    /// Address of the node that keeps it, with its id: `/ip4/../tcp/../p2p/..`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) node: Option<String>,
+    /// Addresses of the nodes that keep it, with their ids: `/ip4/../tcp/../p2p/..`. A single one may be written as `node`.
+    #[serde(default, alias = "node", deserialize_with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) nodes: Vec<String>,
+}
+
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match OneOrMore::deserialize(from)? {
+        OneOrMore::One(one) => vec![one],
+        OneOrMore::More(more) => more,
+    })
 }
 
 /// A chain.
@@ -156,4 +169,20 @@ pub(crate) fn private_file(path: &Path, bytes: &[u8]) -> Result<()> {
         file.sync_all()
     };
     write().doing(format!("cannot write {}", path.display())).or_help("choose a file that does not exist yet")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_read_as_one_or_as_a_list_and_nothing_else() {
+        let read = |text: &str| toml::from_str::<Config>(text).map(|c| c.databases["main"].nodes.clone());
+        assert_eq!(read("[databases.main]\nnode = \"a\"\n").unwrap(), ["a"]);
+        assert_eq!(read("[databases.main]\nnodes = [\"a\", \"b\"]\n").unwrap(), ["a", "b"]);
+        assert!(read("[databases.main]\n").unwrap().is_empty());
+        assert!(read("[databases.main]\nnodes = 7\n").is_err());
+        let config = toml::from_str::<Config>("[databases.main]\nnode = \"a\"\n").unwrap();
+        assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
 }

@@ -9,6 +9,7 @@ mod error;
 mod home;
 mod output;
 mod passphrase;
+mod processes;
 mod remote;
 mod values;
 
@@ -64,6 +65,8 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Keys(keys) => commands::keys::run(&keys, &home, out),
             Command::Import(args) => commands::import::run(&args, &home, out).await,
             Command::Query(args) => commands::query::run(&args, &home, out).await,
+            Command::Cluster(command) => commands::cluster::run(&command, &home, out).await,
+            Command::Up(args) => commands::up::run(&args, cli.global.home.is_some(), &home, out).await,
             Command::Node(args) => commands::service::node(&args, out).await,
             Command::Arbiter(args) => commands::service::arbiter(&args, out).await,
             Command::DemoLiar(args) => commands::service::liar(&args, out).await,

@@ -1,6 +1,6 @@
 //! How commands talk: results on stdout, progress and notes on stderr; JSON for programs; colours only where they are welcome.
 //!
-//! Rule    with `--json` stdout holds exactly one JSON value and nothing else.
+//! Rule    with `--json` stdout holds exactly one JSON value and nothing else; one a line where a command goes on until it is stopped.
 //! Rule    colours are off under `NO_COLOR` (any value but the empty one), with `--json`, and where stdout is not a terminal.
 //! Source  <https://no-color.org>
 
@@ -74,6 +74,26 @@ impl Out {
         }
     }
 
+    /// One of many results, for programs: a line each.
+    pub(crate) fn json_line(&self, value: &impl serde::Serialize) {
+        if self.json {
+            let text = serde_json::to_string(value).expect("results hold only text keys and finite numbers");
+            print(&format!("{text}\n"));
+        }
+    }
+
+    /// Whether what was printed can be drawn anew.
+    pub(crate) const fn is_live(&self) -> bool {
+        self.color
+    }
+
+    /// Clears the screen, where stdout is a terminal that takes colours.
+    pub(crate) fn clear(&self) {
+        if self.color {
+            print("\u{1b}[H\u{1b}[2J");
+        }
+    }
+
     /// The whole result: JSON for programs, or what `human` prints.
     pub(crate) fn result(&self, value: &impl serde::Serialize, human: impl FnOnce(&Self)) {
         if self.json { self.json(value) } else { human(self) }
@@ -136,7 +156,8 @@ impl Out {
         }
         bar.set_message(what.to_owned());
         let plain = !self.bars && !self.json && !self.quiet;
-        Progress { bar, plain, unit, what: what.to_owned(), last: Mutex::new(Instant::now()), begun: Instant::now() }
+        let what = Mutex::new(what.to_owned());
+        Progress { bar, plain, unit, what, last: Mutex::new(Instant::now()), begun: Instant::now() }
     }
 }
 
@@ -153,7 +174,7 @@ pub(crate) struct Progress {
     bar: ProgressBar,
     plain: bool,
     unit: &'static str,
-    what: String,
+    what: Mutex<String>,
     last: Mutex<Instant>,
     begun: Instant,
 }
@@ -169,11 +190,12 @@ impl Progress {
             let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if last.elapsed() >= PLAIN_PROGRESS_EVERY {
                 *last = Instant::now();
+                let what = self.what.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if total == 0 {
-                    eprintln!("  {}: {} s", self.what, self.begun.elapsed().as_secs());
+                    eprintln!("  {what}: {} s", self.begun.elapsed().as_secs());
                 } else {
                     let percent = done.saturating_mul(100) / total.max(1);
-                    eprintln!("  {}: {done}/{total} {} ({percent} %)", self.what, self.unit);
+                    eprintln!("  {what}: {done}/{total} {} ({percent} %)", self.unit);
                 }
             }
         }
@@ -182,6 +204,7 @@ impl Progress {
     /// Replaces the text beside the bar.
     pub(crate) fn message(&self, text: &str) {
         self.bar.set_message(text.to_owned());
+        text.clone_into(&mut self.what.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     }
 
     /// Ends it; returns how long it took.

@@ -4,39 +4,58 @@ use crate::args::{Place, Unlock};
 use crate::commands::keys;
 use crate::error::{Context, Failure, Kind, Result};
 use crate::home::Home;
-use crate::output::Out;
+use crate::output::{self, Out};
+use fluence_client::cluster::Statuses;
 use fluence_client::dial::{DialOptions, Dialer};
-use fluence_client::{ClientError, Database, Session};
+use fluence_client::{ClientError, Database, Keystore, Session};
 use fluence_types::answer::OpenRefusal;
+use fluence_types::block::quorum;
 use fluence_types::{DatabaseId, NodeId};
 use fluence_wire::message::Refusal;
 use rand::SeedableRng;
 use rand::rngs::{OsRng, StdRng};
 
-/// An unlocked keystore and a way to the node that `--node` or the configuration names.
+/// An unlocked keystore and a way to the nodes that `--node` or the configuration names.
 pub(crate) struct Remote {
     session: Session<Dialer>,
-    node: NodeId,
-    address: String,
+    nodes: Vec<(NodeId, String)>,
 }
 
 impl Remote {
-    /// Unlocks, and starts a dialer. `remember`: a node given by `--node` goes into the configuration.
+    /// Unlocks, and starts a dialer. `remember`: nodes given by `--node` go into the configuration.
     pub(crate) async fn open(home: &Home, place: &Place, unlock: &Unlock, remember: bool) -> Result<Self> {
+        Self::with(home, place, unlock, remember, |keystore| keystore)
+    }
+
+    /// The same for a command that only looks, perhaps for long: what others write beside it into the keystore's state stays.
+    pub(crate) async fn look(home: &Home, place: &Place, unlock: &Unlock) -> Result<Self> {
+        Self::with(home, place, unlock, true, Keystore::read_only)
+    }
+
+    fn with(
+        home: &Home,
+        place: &Place,
+        unlock: &Unlock,
+        remember: bool,
+        keystore_as: impl FnOnce(Keystore) -> Keystore,
+    ) -> Result<Self> {
         let mut config = home.config()?;
-        let known = config.databases.get(&place.db).and_then(|d| d.node.clone());
-        let address = place.node.clone().or(known.clone()).ok_or_else(|| {
-            Failure::usage(format!("no node is known for database {:?}", place.db))
-                .help("name it once: --node /ip4/127.0.0.1/tcp/4401/p2p/12D3KooW..")
-        })?;
-        let node = check_address(&address)?;
-        let keystore = keys::open(home, unlock)?;
-        if remember && known.as_ref() != Some(&address) {
-            config.databases.entry(place.db.clone()).or_default().node = Some(address.clone());
+        let known = config.databases.get(&place.db).cloned().unwrap_or_default();
+        let nodes = named(&known, &place.node)?;
+        if nodes.is_empty() {
+            return Err(Failure::usage(format!("no node is known for database {:?}", place.db))
+                .help("name it once: --node /ip4/127.0.0.1/tcp/4401/p2p/12D3KooW..; once for each member"));
+        }
+        let keystore = keystore_as(keys::open(home, unlock)?);
+        let addresses: Vec<String> = nodes.iter().map(|(_, address)| address.clone()).collect();
+        if remember && known.nodes != addresses {
+            config.databases.entry(place.db.clone()).or_default().nodes = addresses;
             home.save(&config)?;
         }
         let dialer = Dialer::start(DialOptions::default()).doing("cannot start the network")?;
-        dialer.add_address(&node, &address).usage(format!("{address} cannot be used"))?;
+        for (node, address) in &nodes {
+            dialer.add_address(node, address).usage(format!("{address} cannot be used"))?;
+        }
         for (id, known) in
             keystore.state.databases.values().flat_map(|d| d.addresses.iter().map(|a| (a.0, a.1.clone())))
         {
@@ -44,29 +63,65 @@ impl Remote {
             let _ = dialer.add_address(&id, &known);
         }
         let rng = StdRng::from_rng(OsRng).doing("the system gives no randomness")?;
-        Ok(Self { session: Session::new(dialer, keystore, rng), node, address })
+        Ok(Self { session: Session::new(dialer, keystore, rng), nodes })
     }
 
-    /// The database that `--db` names: from the configuration, else found on the node.
+    /// The session.
+    pub(crate) const fn session(&self) -> &Session<Dialer> {
+        &self.session
+    }
+
+    /// The nodes that are named, with their addresses.
+    pub(crate) fn nodes(&self) -> &[(NodeId, String)] {
+        &self.nodes
+    }
+
+    /// The database that `--db` names: from the configuration, else found on the nodes.
     pub(crate) async fn database(&self, home: &Home, place: &Place) -> Result<Database<Dialer>> {
         if let Some(database) = self.find(home, place).await? {
             return Ok(database);
         }
-        Err(Failure::failed(format!("node {} keeps no database of this owner that is {:?} here", self.node, place.db))
-            .help("`fluence import` makes it; or name another node with --node, another database with --db"))
+        let named = match &self.nodes[..] {
+            [(node, _)] => format!("node {node} keeps"),
+            nodes => format!("the {} nodes keep", nodes.len()),
+        };
+        Err(Failure::failed(format!("{named} no database of this owner that is {:?} here", place.db))
+            .help("`fluence import` or `fluence cluster create` makes it; or name other nodes with --node, another database with --db"))
     }
 
     /// The same, made if there is none.
     pub(crate) async fn database_or_new(&self, home: &Home, place: &Place, out: &Out) -> Result<Database<Dialer>> {
-        if let Some(database) = self.find(home, place).await? {
-            return Ok(database);
+        match self.find(home, place).await? {
+            Some(database) => Ok(database),
+            None => self.create(home, place, out).await,
         }
-        let addresses = vec![(self.node, self.address.clone())];
-        let made = self.session.create_database(&place.db, vec![self.node], addresses).await;
+    }
+
+    /// Makes the database, kept by the nodes that are named.
+    pub(crate) async fn create(&self, home: &Home, place: &Place, out: &Out) -> Result<Database<Dialer>> {
+        let nodes: Vec<NodeId> = self.nodes.iter().map(|(node, _)| *node).collect();
+        self.await_nodes(&nodes).await?;
+        let made = self.session.create_database(&place.db, nodes, self.nodes.clone()).await;
         let database = made.map_err(|e| failure(e, "cannot make the database"))?;
         out.note(format!("database {:?} made: {}", place.db, database.id()));
         self.keep(home, place, database.id())?;
         Ok(database)
+    }
+
+    /// Fails where a node that is to be a member does not answer, naming all that do not.
+    async fn await_nodes(&self, nodes: &[NodeId]) -> Result<()> {
+        let asked = self.session.members(nodes).await;
+        let failed: Vec<_> = asked.into_iter().zip(&self.nodes).filter_map(|((_, r), n)| Some((r.err()?, n))).collect();
+        let Some((first, _)) = failed.first() else { return Ok(()) };
+        let what = match nodes.len() {
+            1 => "the node does not answer as a member".to_owned(),
+            all => format!("{} of {all} nodes do not answer as members", failed.len()),
+        };
+        let kind = failure_kind(first);
+        let failure = failed
+            .iter()
+            .fold(Failure::new(kind, what), |f, (why, (_, address))| f.because(format!("{address}: {why}")));
+        Err(failure.help("all members of a new database must be there once, for the keys they vote with; start them, or leave them out"))
     }
 
     async fn find(&self, home: &Home, place: &Place) -> Result<Option<Database<Dialer>>> {
@@ -95,13 +150,9 @@ impl Remote {
                     [one] => Some(one),
                     _ => {
                         let list = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                        return Err(Failure::usage(format!(
-                            "node {} keeps {} databases of this owner",
-                            self.node,
-                            found.len()
-                        ))
-                        .because(list)
-                        .help(format!("write the one you mean into config.toml, as databases.{}.id", place.db)));
+                        return Err(Failure::usage(format!("the nodes keep {} databases of this owner", found.len()))
+                            .because(list)
+                            .help(format!("write the one you mean into config.toml, as databases.{}.id", place.db)));
                     }
                 }
             }
@@ -112,47 +163,132 @@ impl Remote {
     }
 
     async fn recover(&self) -> Result<Vec<DatabaseId>> {
-        self.session
-            .recover(&[(self.node, self.address.clone())])
-            .await
-            .map_err(|e| failure(e, "cannot look for databases of this owner"))
+        self.session.recover(&self.nodes).await.map_err(|e| failure(e, "cannot look for databases of this owner"))
     }
 
     fn keep(&self, home: &Home, place: &Place, id: DatabaseId) -> Result<()> {
         let mut config = home.config()?;
-        config.databases.entry(place.db.clone()).or_default().id = Some(id);
+        let entry = config.databases.entry(place.db.clone()).or_default();
+        entry.id = Some(id);
+        if entry.nodes.is_empty() {
+            entry.nodes = self.nodes.iter().map(|(_, address)| address.clone()).collect();
+        }
         home.save(&config)
+    }
+}
+
+/// The nodes of a database: those of `given` take the place of those in the configuration. Where there is a database already, they are
+/// the same nodes at other addresses, or further ones.
+fn named(known: &crate::home::Database, given: &[String]) -> Result<Vec<(NodeId, String)>> {
+    let parse = |list: &[String]| {
+        let mut nodes: Vec<(NodeId, String)> = Vec::with_capacity(list.len());
+        for address in list {
+            let node = check_address(address)?;
+            if nodes.iter().any(|(n, _)| *n == node) {
+                return Err(Failure::usage(format!("node {node} is named twice")).help("each member once"));
+            }
+            nodes.push((node, address.clone()));
+        }
+        Ok(nodes)
+    };
+    let (known_nodes, given) = (parse(&known.nodes)?, parse(given)?);
+    if known.id.is_none() && !given.is_empty() {
+        return Ok(given);
+    }
+    let mut nodes = known_nodes;
+    for (node, address) in given {
+        match nodes.iter_mut().find(|(n, _)| *n == node) {
+            Some((_, known)) => *known = address,
+            None => nodes.push((node, address)),
+        }
+    }
+    Ok(nodes)
+}
+
+/// Which exit code an error of the client ends in.
+fn failure_kind(error: &ClientError) -> Kind {
+    match error {
+        ClientError::Answer { .. }
+        | ClientError::Page { .. }
+        | ClientError::Proof { .. }
+        | ClientError::Committee { .. }
+        | ClientError::Signature { .. } => Kind::Refused,
+        ClientError::Schema(_) | ClientError::Aggregate { .. } | ClientError::Plan(_) => Kind::Usage,
+        ClientError::TooFew { why, .. } => failure_kind(why),
+        _ => Kind::Failed,
     }
 }
 
 /// A client's error as a failure: refused answers are exit code 3.
 pub(crate) fn failure(error: ClientError, what: &str) -> Failure {
-    let (kind, help) = match &error {
+    let help = match &error {
         ClientError::Answer { .. }
         | ClientError::Page { .. }
         | ClientError::Proof { .. }
+        | ClientError::Committee { .. }
         | ClientError::Signature { .. } => {
-            (Kind::Refused, "the node's answer was not believed, and nothing of it was used; ask another member")
+            "the node's answer was not believed, and nothing of it was used; ask another member"
         }
         ClientError::Refused { refusal: Refusal::Open(OpenRefusal::Lost { .. }), .. } => {
-            (Kind::Failed, "the node lost data and says so; another member may have it")
+            "the node lost data and says so; another member may have it"
         }
-        ClientError::Refused { .. } | ClientError::Op(_) => (Kind::Failed, "the node says why above"),
-        ClientError::Transport(_) => {
-            (Kind::Failed, "is the node running, and is its address right? `fluence doctor` asks it")
+        ClientError::Refused { refusal: Refusal::Busy(_), .. } => {
+            "the cluster did not agree in time: `fluence cluster status` shows who is missing"
         }
-        ClientError::UnknownTable(_) => (Kind::Failed, "`fluence import FILE --table NAME --key COLS` makes it"),
-        ClientError::Schema(_) | ClientError::Aggregate { .. } => (
-            Kind::Usage,
-            "sums are declared when the table is made: `fluence import .. --sum`; variances need the square, as x*x",
-        ),
-        ClientError::Plan(_) => (Kind::Usage, "ask for a smaller range or fewer columns"),
+        ClientError::Refused { .. } | ClientError::Op(_) => "the node says why above",
+        ClientError::Transport(_) => "is the node running, and is its address right? `fluence doctor` asks it",
+        ClientError::TooFew { .. } => {
+            "a quorum is more than two thirds of the members: `fluence cluster status` shows who is missing"
+        }
+        ClientError::Stranger { .. } => "name every member: --node ADDR, once for each; naming them is trusting them",
+        ClientError::Member { .. } => "`fluence cluster members` lists the members",
+        ClientError::UnknownTable(_) => "`fluence import FILE --table NAME --key COLS` makes it",
+        ClientError::Schema(_) | ClientError::Aggregate { .. } => {
+            "sums are declared when the table is made: `fluence import .. --sum`; variances need the square, as x*x"
+        }
+        ClientError::Plan(_) => "ask for a smaller range or fewer columns",
         ClientError::Csv(_) | ClientError::Source(_) | ClientError::Seal(_) => {
-            (Kind::Failed, "correct the file, or the types with --types and --null; nothing was stored")
+            "correct the file, or the types with --types and --null; nothing was stored"
         }
-        _ => (Kind::Failed, "run it again; `fluence doctor` looks for the usual causes"),
+        _ => "run it again; `fluence doctor` looks for the usual causes",
     };
-    Failure::new(kind, what).because(error).help(help)
+    Failure::new(failure_kind(&error), what).because(error).help(help)
+}
+
+/// The same, and how many members answer, where an error may come of too few of them.
+pub(crate) async fn failure_of(database: &Database<Dialer>, error: ClientError, what: &str) -> Failure {
+    let may_be_few = matches!(
+        error,
+        ClientError::Transport(_)
+            | ClientError::TooFew { .. }
+            | ClientError::Behind { .. }
+            | ClientError::Refused { refusal: Refusal::Busy(_), .. }
+    );
+    let failed = failure(error, what);
+    if !may_be_few {
+        return failed;
+    }
+    match database.cluster_status().await {
+        Ok(statuses) => match no_quorum(&statuses) {
+            Some(why) => failed.because(why),
+            None => failed,
+        },
+        Err(_) => failed,
+    }
+}
+
+/// Says how many members answer, where it is less than a quorum.
+pub(crate) fn no_quorum(statuses: &Statuses) -> Option<String> {
+    let (members, need) = (statuses.len(), quorum(statuses.len()));
+    let silent: Vec<String> =
+        statuses.iter().filter(|(_, r)| r.is_err()).map(|(node, _)| output::short(node)).collect();
+    let answer = members - silent.len();
+    (answer < need).then(|| {
+        format!(
+            "the cluster has no quorum: {answer} of {members} members answer, {need} are needed (missing: {})",
+            silent.join(", ")
+        )
+    })
 }
 
 /// The node that an address names in its last part.
@@ -165,7 +301,7 @@ pub(crate) fn check_address(address: &str) -> Result<NodeId> {
 }
 
 /// The Ed25519 key inside a peer id: base58 of the identity multihash of a protobuf key.
-fn node_of(address: &str) -> Option<NodeId> {
+pub(crate) fn node_of(address: &str) -> Option<NodeId> {
     const HEAD: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
     let (host, peer) = address.rsplit_once("/p2p/")?;
     if !host.starts_with('/') || peer.len() > 64 {

@@ -35,12 +35,14 @@ fn every_command_has_help_with_examples_and_exit_code_0() {
     let home = tempfile::tempdir().unwrap();
     let top = fluence(home.path(), &["--help"]);
     assert_eq!(code(&top), 0);
-    for command in ["demo", "init", "import", "query", "node", "arbiter", "verify", "keys", "proofs", "doctor"] {
+    for command in
+        ["demo", "init", "import", "query", "cluster", "up", "node", "arbiter", "verify", "keys", "proofs", "doctor"]
+    {
         assert!(text(&top.stdout).contains(&format!("\n  {command}")), "{command} is not listed");
     }
     assert!(text(&top.stdout).contains("Exit codes:"));
     assert!(!text(&top.stdout).contains("demo-liar"), "a test-only command is listed");
-    let pages: [&[&str]; 14] = [
+    let pages: [&[&str]; 23] = [
         &["demo"],
         &["init"],
         &["import"],
@@ -55,6 +57,15 @@ fn every_command_has_help_with_examples_and_exit_code_0() {
         &["proofs", "ls"],
         &["proofs", "show"],
         &["proofs", "export"],
+        &["up"],
+        &["cluster", "create"],
+        &["cluster", "status"],
+        &["cluster", "members"],
+        &["cluster", "join"],
+        &["cluster", "leave"],
+        &["cluster", "replace"],
+        &["cluster", "standby"],
+        &["cluster", "cancel"],
     ];
     for page in pages {
         let help = fluence(home.path(), &[page, &["--help"]].concat());
@@ -87,6 +98,13 @@ fn wrong_usage_is_exit_code_2_and_says_so() {
         &["verify", "p.json", "--vkey", "k", "--rpc", "http://x", "--contract", "0x1"],
         &["demo", "--damage", "everything"],
         &["keys", "new", "--passphrase", "secret"],
+        &["cluster", "create", "main"],
+        &["cluster", "join"],
+        &["cluster", "replace", "--out", "x"],
+        &["cluster", "standby", "--clear", ADDRESS],
+        &["cluster", "leave", "x", "--timeout", "0"],
+        &["up", "-n", "0"],
+        &["up", "-n", "32"],
     ] {
         let output = fluence(home.path(), args);
         assert_eq!(code(&output), 2, "{args:?}: {}", text(&output.stderr));
@@ -97,7 +115,14 @@ fn wrong_usage_is_exit_code_2_and_says_so() {
 #[test]
 fn errors_are_json_under_json_and_name_the_next_step() {
     let home = tempfile::tempdir().unwrap();
-    for args in [&["verify", "nowhere.json", "--json"][..], &["query", "t", "--json"], &["query", "--json"]] {
+    for args in [
+        &["verify", "nowhere.json", "--json"][..],
+        &["query", "t", "--json"],
+        &["query", "--json"],
+        &["cluster", "status", "--json"],
+        &["cluster", "create", "main", "--node", "nowhere", "--json"],
+        &["cluster", "standby", "--json"],
+    ] {
         let output = fluence(home.path(), args);
         assert_ne!(code(&output), 0);
         let error: Value = serde_json::from_slice(&output.stderr)

@@ -193,6 +193,10 @@ impl Transport for Dialer {
             }
         }
     }
+
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep(time)
+    }
 }
 
 type DialSwarm = Swarm<request_response::Behaviour<Codec>>;

@@ -10,14 +10,31 @@ use crate::seal::SealError;
 use crate::transport::TransportError;
 use fluence_crypto::sign::SignError;
 use fluence_types::op::OpRefusal;
-use fluence_types::{DatabaseId, NodeId, ProjectionId, SegmentRoot};
+use fluence_types::{DatabaseId, NodeId, ProjectionId, SegmentRoot, Version};
 use fluence_verifier::answer::AnswerError;
+use fluence_verifier::committee::CommitteeError;
 use fluence_wire::message::Refusal;
 
 impl ClientError {
+    /// Whether nothing was written because somebody else committed first, or what was read moved on: reading again and repeating the act
+    /// is safe, and may succeed.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Conflict { .. } | Self::Moving { .. } | Self::Refused { refusal: Refusal::Busy(_), .. })
+    }
+
     /// A node's answer that does not verify.
     pub(crate) fn answer(node: &NodeId, why: AnswerError) -> Self {
         Self::Answer { node: *node, why: Box::new(why) }
+    }
+}
+
+impl From<OpRefusal> for ClientError {
+    fn from(refusal: OpRefusal) -> Self {
+        match refusal {
+            OpRefusal::Conflict { projection, read, current } => Self::Conflict { projection, read, current },
+            other => Self::Op(other),
+        }
     }
 }
 
@@ -105,6 +122,49 @@ pub enum ClientError {
     /// More than one request may ask.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Someone committed first, and nothing was written: read again and retry.
+    #[error(
+        "projection {projection} is at version {current}, the transaction read {read}; nothing was written: read again and retry"
+    )]
+    Conflict {
+        /// The projection.
+        projection: ProjectionId,
+        /// The version that was read.
+        read: Version,
+        /// The version now.
+        current: Version,
+    },
+    /// A member that has not seen yet what we have seen.
+    #[error("node {node} is behind: {what}")]
+    Behind {
+        /// The node.
+        node: NodeId,
+        /// By what it shows.
+        what: String,
+    },
+    /// A node's account of how the committee changed does not hold.
+    #[error("node {node} cannot show how its committee came about: {why}")]
+    Committee {
+        /// The node.
+        node: NodeId,
+        /// What is wrong.
+        why: Box<CommitteeError>,
+    },
+    /// Nodes that cannot be members of one cluster.
+    #[error("members refused: {0}")]
+    Members(SignError),
+    /// So many members failed that the rest is no quorum.
+    #[error("{failed} of {members} members failed, {quorum} are needed: {why}")]
+    TooFew {
+        /// Members that failed.
+        failed: usize,
+        /// Members of the cluster.
+        members: usize,
+        /// Members needed.
+        quorum: usize,
+        /// Why one of them did.
+        why: Box<ClientError>,
+    },
     /// The operation was ordered and changed nothing.
     #[error("operation refused: {0}")]
     Op(OpRefusal),
@@ -153,6 +213,14 @@ pub enum ClientError {
     /// A database without members.
     #[error("a database needs at least one member")]
     NoMembers,
+    /// A newcomer that is no newcomer.
+    #[error("node {node} is a member of the cluster of database {db} already")]
+    Member {
+        /// The node.
+        node: NodeId,
+        /// The database.
+        db: DatabaseId,
+    },
     /// Members that the caller did not name.
     #[error("database {db} is kept by {stranger}, which is not among the nodes given")]
     Stranger {

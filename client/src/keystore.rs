@@ -17,9 +17,10 @@ use fluence_crypto::aead::{self, AeadError};
 use fluence_crypto::keys::RootKey;
 use fluence_crypto::secret::Secret;
 use fluence_types::block::Members;
-use fluence_types::codec::{self, Bounded, CodecError};
+use fluence_types::codec::{self, CodecError};
 use fluence_types::segment::PublicSchema;
 use fluence_types::{DatabaseId, Height, NodeId, ProjectionId, TableId};
+use fluence_verifier::committee::Committee;
 use rand::{CryptoRng, RngCore};
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,8 +29,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::{Zeroize, Zeroizing};
 
-/// Format of both files.
+/// Format of the key file.
 const FORMAT: u16 = 1;
+/// Format of the state: 2 since it keeps committees with their vote keys and epochs.
+const STATE_FORMAT: u16 = 2;
 /// Longest key file.
 const KEY_FILE_BYTES_MAX: usize = 64 << 10;
 /// Longest state file.
@@ -77,12 +80,14 @@ pub enum KeystoreError {
         why: CodecError,
     },
     /// Unknown format.
-    #[error("{path} has format {got}, this program reads {FORMAT}")]
+    #[error("{path} has format {got}, this program reads {reads}")]
     Format {
         /// The file.
         path: PathBuf,
         /// Its format.
         got: u16,
+        /// The one that is read.
+        reads: u16,
     },
     /// The passphrase is empty or cannot be had.
     #[error("passphrase: {0}")]
@@ -149,8 +154,12 @@ impl WorkFactor {
 pub struct KnownDatabase {
     /// A name for people.
     pub label: String,
-    /// Its cluster, as the owner signed it.
+    /// Its committee: at first as the owner signed it, then as each handed over to the next.
     pub members: Members,
+    /// The first consensus epoch of that committee.
+    pub since: u64,
+    /// Its last one, where it is known that others follow.
+    pub until: Option<u64>,
     /// Where members were reached last, as multiaddresses.
     pub addresses: Vec<(NodeId, String)>,
     /// The last certified height seen; nothing older is believed.
@@ -242,7 +251,7 @@ impl Keystore {
         let (format, root) = plain.split_first_chunk::<2>().ok_or_else(|| locked("too short".to_owned()))?;
         let got = u16::from_le_bytes(*format);
         if got != FORMAT {
-            return Err(KeystoreError::Format { path: path.to_owned(), got });
+            return Err(KeystoreError::Format { path: path.to_owned(), got, reads: FORMAT });
         }
         let root = <&[u8; 32]>::try_from(root).map_err(|_| locked("not a root key".to_owned()))?;
         let keyring = Keyring::from_root(RootKey::new(Secret::fill(|to| to.copy_from_slice(root))));
@@ -259,11 +268,12 @@ impl Keystore {
         let plain = aead::open_salted(&self.state_key(), STATE_TAG.as_bytes(), &sealed)
             .map_err(|why| KeystoreError::State { path: path.to_owned(), why })?;
         let content = |why| KeystoreError::Content { path: path.to_owned(), why };
-        let (format, state): (u16, State) =
-            codec::decode("keystore state", &plain, STATE_BYTES_MAX).map_err(content)?;
-        if format != FORMAT {
-            return Err(KeystoreError::Format { path: path.to_owned(), got: format });
+        // The format first: what follows it is laid out differently in another one.
+        let format = plain.first_chunk::<2>().map_or(0, |f| u16::from_le_bytes(*f));
+        if format != STATE_FORMAT {
+            return Err(KeystoreError::Format { path: path.to_owned(), got: format, reads: STATE_FORMAT });
         }
+        let (_, state): (u16, State) = codec::decode("keystore state", &plain, STATE_BYTES_MAX).map_err(content)?;
         Ok(state)
     }
 
@@ -283,9 +293,15 @@ impl Keystore {
     /// [`KeystoreError::Io`].
     pub fn save(&self, rng: &mut (impl CryptoRng + RngCore + ?Sized)) -> Result<(), KeystoreError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let plain = codec::encode(&(FORMAT, &self.state));
+        let plain = codec::encode(&(STATE_FORMAT, &self.state));
         let sealed = aead::seal_salted(&self.state_key(), STATE_TAG.as_bytes(), &plain, rng);
         replace(&state_path(path), &sealed)
+    }
+
+    /// The same, which never writes what it learns: for those who only look, while others write the file.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { path: None, ..self }
     }
 
     /// The keys.
@@ -304,7 +320,9 @@ impl Keystore {
     pub fn remember(&mut self, id: DatabaseId, known: KnownDatabase) {
         let entry = self.state.databases.entry(id).or_insert_with(|| known.clone());
         entry.last_seen = entry.last_seen.max(known.last_seen);
-        entry.members = known.members;
+        if known.since >= entry.since {
+            entry.take(known.committee());
+        }
         if !known.label.is_empty() {
             entry.label = known.label;
         }
@@ -318,13 +336,23 @@ impl Keystore {
 }
 
 impl KnownDatabase {
-    /// A database of which only the members are known.
-    ///
-    /// # Errors
-    /// Above [`fluence_types::limits::MEMBERS_MAX`] members.
-    pub fn of(label: &str, members: Vec<NodeId>) -> Result<Self, codec::TooMany> {
-        let members = Bounded::new(members)?;
-        Ok(Self { label: label.to_owned(), members, addresses: Vec::new(), last_seen: Height(0), tables: Vec::new() })
+    /// A database of which only the committee is known.
+    #[must_use]
+    pub fn of(label: &str, committee: Committee) -> Self {
+        let Committee { since, until, members } = committee;
+        let (addresses, tables) = (Vec::new(), Vec::new());
+        Self { label: label.to_owned(), members, since, until, addresses, last_seen: Height(0), tables }
+    }
+
+    /// The committee.
+    #[must_use]
+    pub fn committee(&self) -> Committee {
+        Committee { since: self.since, until: self.until, members: self.members.clone() }
+    }
+
+    /// Takes another committee.
+    pub(crate) fn take(&mut self, committee: Committee) {
+        Committee { since: self.since, until: self.until, members: self.members } = committee;
     }
 }
 
@@ -386,10 +414,16 @@ mod tests {
         let (address, phrase) = (keyring.address(), keyring.phrase());
         let mut keystore = Keystore::create(&path, &pass("one"), keyring, WorkFactor::TEST).unwrap();
         let id = DatabaseId::from_bytes([3; 16]);
-        let known = KnownDatabase::of("flights", vec![NodeId::from_bytes([1; 32])]).unwrap();
+        let member = |i| fluence_crypto::sign::NodeKey::new(Secret::new([i; 32])).member();
+        let committee = |since, i| Committee::new(since, vec![member(i)].try_into().unwrap());
+        let known = KnownDatabase::of("flights", committee(3, 1));
         keystore.remember(id, KnownDatabase { last_seen: Height(7), ..known.clone() });
         keystore.remember(id, KnownDatabase { last_seen: Height(5), ..known });
         assert_eq!(keystore.state.databases[&id].last_seen, Height(7), "heights never go back");
+        keystore.remember(id, KnownDatabase::of("", committee(2, 2)));
+        assert_eq!(keystore.state.databases[&id].committee(), committee(3, 1), "nor do committees");
+        keystore.remember(id, KnownDatabase::of("", committee(4, 2)));
+        assert_eq!(keystore.state.databases[&id].committee(), committee(4, 2));
         keystore.save(&mut rng).unwrap();
 
         let back = Keystore::open(&path, &pass("one")).unwrap();

@@ -5,7 +5,9 @@
 //! Rule    nothing is decrypted that was not verified: [`open`] takes only a `VerifiedAnswer`. Nodes see neither keys, names nor predicates.
 //! Source  DESIGN sections 3, 5, 6, 7, 10 and 11; `docs/protocol/segment.md`, `docs/protocol/query.md`
 
+pub mod ask;
 pub mod block;
+pub mod cluster;
 pub mod csv;
 #[cfg(feature = "dial")]
 pub mod dial;
@@ -27,6 +29,7 @@ pub mod transport;
 pub mod value;
 pub mod write;
 
+pub use ask::{LieEvidence, SessionOptions};
 pub use error::ClientError;
 pub use keyring::{Keyring, Phrase};
 pub use keystore::{Keystore, Passphrase, WorkFactor};

@@ -4,12 +4,13 @@
 //! Not      that the writer sorted and summed honestly, nor the unmasking: those are the key holder's word. The proof file holds `C`, no keys.
 //! Source   DESIGN section 6; `docs/protocol/query.md`
 
+use crate::ask::{Asked, moved};
 use crate::error::ClientError;
 use crate::open;
 use crate::query::{Aggregate, AggregateValue, Answered, Evidence};
 use crate::range::KeyRange;
 use crate::schema::SumExpr;
-use crate::session::{ATTEMPTS, Meter, Table, moved, unexpected};
+use crate::session::{ATTEMPTS, Meter, Table, unexpected};
 use crate::sums::centred;
 use crate::transport::Transport;
 use fluence_crypto::{Fr, field, roots};
@@ -101,25 +102,24 @@ impl<T: Transport> Table<T> {
         let (sums, _) = self.lane_sums(&positions, &[lane], &mut meter).await?;
         let query =
             RangeSumQuery { db: self.db(), projection: self.projection(), lane, ranges: positions.row_ranges() };
-        let trust = self.session.trust(&self.db())?;
         let mut masks = Fr::from(0u64);
         for (view, rows) in positions.views.iter().zip(&positions.rows) {
             masks += open::mask_difference(&self.handle.keys, view, lane, rows);
         }
         let digest = roots::query_digest(&query);
 
-        let check = |node: &fluence_types::NodeId, response| {
-            let wrong = |why: String| ClientError::Proof { node: *node, why };
-            let refuse = |why| ClientError::answer(node, why);
+        let check = |asked: &Asked<'_>, response| {
+            let wrong = |why: String| ClientError::Proof { node: *asked.node, why };
+            let refuse = |why| asked.refuse(why);
             let proved = match response {
                 Response::ProveRangeSum(proved) => *proved,
-                other => return Err(unexpected(node, "a proof", other)),
+                other => return Err(unexpected(asked.node, "a proof", other)),
             };
             let statement = proved.statement();
             let circuit = CircuitId::RangeSum(proved.shape());
             let (fingerprint, proof) = (proved.fingerprint, proved.proof);
             let (constraints, prove_ms) = (proved.constraints, proved.prove_ms);
-            let snapshot = answer::verify_snapshot(&trust, proved.snapshot).map_err(refuse)?;
+            let snapshot = answer::verify_snapshot(asked.trust, proved.snapshot).map_err(refuse)?;
             let entry = snapshot.entry();
             if entry.projection != query.projection {
                 return Err(refuse(AnswerError::Projection { got: entry.projection, expected: query.projection }));
@@ -158,11 +158,11 @@ impl<T: Transport> Table<T> {
                 proof,
                 verification_key: key.to_hex(),
             };
-            Ok((snapshot.checkpoint().height, expected.sum, file, constraints, prove_ms, verify_ms))
+            Ok((*snapshot.certified(), expected.sum, file, constraints, prove_ms, verify_ms))
         };
-        let (_, (height, masked, file, constraints, prove_ms, verify_ms)) =
+        let (_, (certified, masked, file, constraints, prove_ms, verify_ms)) =
             self.session.ask(&self.db(), &Request::ProveRangeSum(query.clone()), check).await?;
-        self.session.note(&self.db(), height)?;
+        self.session.note(&self.db(), &certified)?;
         if native.evidence.version != positions.entry.version {
             let why = AnswerError::Version { got: native.evidence.version, expected: positions.entry.version };
             return Err(ClientError::answer(&fluence_types::NodeId::default(), why));

@@ -6,13 +6,14 @@
 //! Version  all requests of one query are answered at one version of the projection; a change in between starts it over.
 //! Source   DESIGN section 3; `docs/protocol/query.md`
 
+use crate::ask::moved;
 use crate::error::ClientError;
 use crate::key::Keys;
 use crate::open::{self, ROWS_PER_GROUP, SegmentView};
 use crate::plan::{self, Wanted};
 use crate::range::{Bounds, KeyRange};
 use crate::schema::{SchemaError, SumExpr, TableSchema};
-use crate::session::{ATTEMPTS, Meter, Session, Table, TableHandle, lock, moved, offload};
+use crate::session::{ATTEMPTS, Meter, Session, Table, TableHandle, lock, offload};
 use crate::sums::{Fraction, centred};
 use crate::transport::Transport;
 use crate::value::{Value, place_point};

@@ -5,8 +5,9 @@
 //! ```
 //! Rule    every response is verified before it is used: certificates against the members in the keystore, catalogue entries against the
 //!         certified root, headers and cells against live segment roots. A height below the last one seen is refused, for good.
-//! Order   members are asked in turn, starting with the last one that answered well; the first good answer counts.
+//! Members `ask.rs`: which member is asked, and what becomes of those that are slow, behind, or lie.
 
+use crate::ask::{Asked, Lies, SessionOptions, is_lie};
 use crate::error::ClientError;
 use crate::keyring::{Keyring, Table as OpenedTable};
 use crate::keystore::{Keystore, KnownDatabase, KnownTable};
@@ -15,15 +16,18 @@ use crate::plan::{CACHE_BYTES, PlanCache};
 use crate::schema::TableSchema;
 use crate::seal::TableKeys;
 use crate::transport::Transport;
-use fluence_crypto::{roots, sign};
-use fluence_types::answer::{CellRange, OpenRefusal, OpenRequest, SegmentRanges};
+use fluence_crypto::{roots, sign, vote};
+use fluence_types::answer::{CellRange, OpenRequest, SegmentRanges};
+use fluence_types::block::{Member, Members};
 use fluence_types::codec::{self, Bounded};
 use fluence_types::limits::PAGE_CELLS;
-use fluence_types::op::{Op, OpRefusal, UnsignedOp};
+use fluence_types::op::{Op, OpReceipt, OpRefusal, UnsignedOp};
+use fluence_types::segment::PublicSchema;
 use fluence_types::tree::CatalogueEntry;
 use fluence_types::{Address, DatabaseId, Height, NodeId, OpId, ProjectionId, SegmentRoot, TableId};
-use fluence_verifier::answer::{self, AnswerError, CertifiedSnapshot, Trust, VerifiedAnswer};
-use fluence_wire::message::{Refusal, Status};
+use fluence_verifier::answer::{self, AnswerError, CertifiedCheckpoint, CertifiedSnapshot, Trust, VerifiedAnswer};
+use fluence_verifier::committee::Committee;
+use fluence_wire::message::{DatabaseStatus, Status};
 use fluence_wire::{Request, Response};
 use rand::rngs::StdRng;
 use rand::{CryptoRng, RngCore, SeedableRng};
@@ -50,7 +54,7 @@ impl<T> Clone for Session<T> {
 }
 
 pub(crate) struct Inner<T> {
-    transport: T,
+    pub(crate) transport: T,
     keyring: Arc<Keyring>,
     keystore: Mutex<Keystore>,
     rng: Mutex<Box<dyn ClientRng>>,
@@ -59,8 +63,10 @@ pub(crate) struct Inner<T> {
     tables: Mutex<HashMap<(DatabaseId, String), TableHandle>>,
     /// Operations of one writer form a chain, so they are made one at a time.
     writing: futures::lock::Mutex<()>,
-    /// The member that answered well last.
+    /// The place among the members of the one that answered well last.
     preferred: AtomicUsize,
+    pub(crate) options: SessionOptions,
+    pub(crate) lies: Mutex<Lies>,
 }
 
 impl<T> std::fmt::Debug for Session<T> {
@@ -131,7 +137,24 @@ fn kind(response: &Response) -> &'static str {
         Response::ProveRangeSum(_) | Response::EpochProof(_) => "a proof",
         Response::Writer { .. } => "a writer's state",
         Response::Schemas(_) => "schemas",
+        Response::Handovers(_) => "handovers",
+        Response::Page(_) => "a page",
+        Response::Noted => "that it took note",
+        Response::Cluster(_) => "its cluster's status",
         _ => "an unknown response",
+    }
+}
+
+/// The name of a request, for logs.
+pub(crate) const fn request_kind(request: &Request) -> &'static str {
+    match request {
+        Request::Submit(_) => "submit",
+        Request::Catalogue { .. } => "catalogue",
+        Request::Header { .. } => "header",
+        Request::Open(_) => "open",
+        Request::Writer { .. } => "writer",
+        Request::Schemas { .. } => "schemas",
+        _ => "other",
     }
 }
 
@@ -145,19 +168,16 @@ pub(crate) fn unexpected(node: &NodeId, asked: &str, response: Response) -> Clie
     }
 }
 
-/// Whether the plan was made for another version than is current.
-pub(crate) fn moved(error: &ClientError) -> bool {
-    match error {
-        ClientError::Refused { refusal: Refusal::Open(OpenRefusal::Moved(_)), .. } => true,
-        ClientError::Answer { why, .. } => matches!(**why, AnswerError::Version { .. }),
-        _ => false,
-    }
-}
-
 impl<T: Transport> Session<T> {
     /// A session. `rng` makes segment ids, salts and database ids: use the system's generator.
     #[must_use]
     pub fn new(transport: T, keystore: Keystore, rng: impl ClientRng + 'static) -> Self {
+        Self::with(transport, keystore, rng, SessionOptions::default())
+    }
+
+    /// A session with its own idea of what is slow.
+    #[must_use]
+    pub fn with(transport: T, keystore: Keystore, rng: impl ClientRng + 'static, options: SessionOptions) -> Self {
         let inner = Inner {
             transport,
             keyring: Arc::clone(keystore.keyring()),
@@ -168,6 +188,8 @@ impl<T: Transport> Session<T> {
             tables: Mutex::default(),
             writing: futures::lock::Mutex::new(()),
             preferred: AtomicUsize::new(0),
+            options,
+            lies: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -235,55 +257,51 @@ impl<T: Transport> Session<T> {
     pub fn trust(&self, id: &DatabaseId) -> Result<Trust, ClientError> {
         let keystore = lock(&self.inner.keystore);
         let known = keystore.state.databases.get(id).ok_or(ClientError::UnknownDatabase(*id))?;
-        Ok(Trust { db: *id, members: known.members.clone(), min_height: known.last_seen })
+        Ok(Trust { db: *id, committee: known.committee(), min_height: known.last_seen })
     }
 
-    /// Remembers a certified height: nothing older is believed from now on.
-    pub(crate) fn note(&self, id: &DatabaseId, height: Height) -> Result<(), ClientError> {
+    /// Remembers a certified height: nothing older is believed from now on. And, where its certificate says so, that the committee's
+    /// time is over.
+    pub(crate) fn note(&self, id: &DatabaseId, certified: &CertifiedCheckpoint) -> Result<(), ClientError> {
+        let mut keystore = lock(&self.inner.keystore);
+        let Some(known) = keystore.state.databases.get_mut(id) else { return Ok(()) };
+        let height = certified.get().height;
+        let ends = certified.ended() && known.until != Some(certified.epoch()) && known.since <= certified.epoch();
+        if known.last_seen >= height && !ends {
+            return Ok(());
+        }
+        known.last_seen = known.last_seen.max(height);
+        if ends {
+            known.until = Some(certified.epoch());
+        }
+        Ok(keystore.save(&mut *lock(&self.inner.rng))?)
+    }
+
+    /// Remembers a committee that was checked.
+    pub(crate) fn adopt(&self, id: &DatabaseId, committee: Committee) -> Result<(), ClientError> {
         let mut keystore = lock(&self.inner.keystore);
         if let Some(known) = keystore.state.databases.get_mut(id)
-            && known.last_seen < height
+            && known.since < committee.since
         {
-            known.last_seen = height;
+            known.take(committee);
             keystore.save(&mut *lock(&self.inner.rng))?;
         }
         Ok(())
     }
 
-    /// Asks one node.
-    pub(crate) async fn ask_node(&self, node: &NodeId, request: Request) -> Result<Response, ClientError> {
-        Ok(self.inner.transport.request(node, request).await?)
+    /// The place of the member to ask first.
+    pub(crate) fn preferred(&self) -> usize {
+        self.inner.preferred.load(Ordering::Relaxed)
     }
 
-    /// Asks the members in turn until one answers what `check` accepts.
-    pub(crate) async fn ask<R>(
-        &self,
-        db: &DatabaseId,
-        request: &Request,
-        check: impl Fn(&NodeId, Response) -> Result<R, ClientError>,
-    ) -> Result<(NodeId, R), ClientError> {
-        let members = self.trust(db)?.members;
-        let first = self.inner.preferred.load(Ordering::Relaxed);
-        let mut failed: Option<ClientError> = None;
-        for i in 0..members.len() {
-            let at = (first + i) % members.len();
-            let node = &members[at];
-            let result = self.ask_node(node, request.clone()).await.and_then(|response| check(node, response));
-            match result {
-                Ok(value) => {
-                    self.inner.preferred.store(at, Ordering::Relaxed);
-                    return Ok((*node, value));
-                }
-                Err(error) if moved(&error) => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%node, %error, "member did not answer well");
-                    // A refusal or a lie says more than a silent node.
-                    let keep = failed.take().filter(|e| !matches!(e, ClientError::Transport(_)));
-                    failed = Some(keep.unwrap_or(error));
-                }
-            }
-        }
-        Err(failed.unwrap_or(ClientError::NoMembers))
+    /// Asks this member first from now on; places wrap around.
+    pub(crate) fn prefer(&self, at: usize) {
+        self.inner.preferred.store(at, Ordering::Relaxed);
+    }
+
+    /// Asks another member first from now on.
+    pub(crate) fn prefer_another(&self) {
+        self.inner.preferred.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A node's status, as it says.
@@ -292,36 +310,51 @@ impl<T: Transport> Session<T> {
     /// [`ClientError`] where it does not answer, or as another node.
     pub async fn status(&self, node: &NodeId) -> Result<Status, ClientError> {
         match self.ask_node(node, Request::Status).await? {
-            Response::Status(status) if status.node == *node => Ok(status),
+            Response::Status(status) if status.node() == *node => Ok(status),
             Response::Status(status) => {
-                Err(ClientError::Protocol { node: *node, what: format!("it calls itself {}", status.node) })
+                Err(ClientError::Protocol { node: *node, what: format!("it calls itself {}", status.node()) })
             }
             other => Err(unexpected(node, "a status", other)),
         }
     }
 
-    /// Creates a database kept by `members`, with a fresh random id.
+    /// A node as a member of a cluster: its id, and the key it votes with, which it proves to have.
+    ///
+    /// # Errors
+    /// [`ClientError`] where it does not answer, or does not have the key it names.
+    pub async fn member(&self, node: &NodeId) -> Result<Member, ClientError> {
+        let member = self.status(node).await?.member;
+        vote::verify_member(&member).map_err(|why| ClientError::Signature { node: *node, why })?;
+        Ok(member)
+    }
+
+    /// Creates a database kept by `nodes`, with a fresh random id. Each is asked for its vote key first; then each makes the first block
+    /// by itself, and a quorum of them must.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn create_database(
         &self,
         label: &str,
-        members: Vec<NodeId>,
+        nodes: Vec<NodeId>,
         addresses: Vec<(NodeId, String)>,
     ) -> Result<Database<T>, ClientError> {
-        if members.is_empty() {
+        if nodes.is_empty() {
             return Err(ClientError::NoMembers);
         }
+        let asked = futures::future::join_all(nodes.iter().map(|node| self.member(node))).await;
+        let mut members = asked.into_iter().collect::<Result<Vec<_>, _>>()?;
+        members.sort_by_key(|m| m.node);
+        let too_many = |e: codec::TooMany| ClientError::Source(format!("members: {e}"));
+        let members: Members = Bounded::new(members).map_err(too_many)?;
+        vote::verify_members(&members).map_err(ClientError::Members)?;
         let mut id = [0; 16];
         lock(&self.inner.rng).fill_bytes(&mut id);
         let id = DatabaseId::from_bytes(id);
-        let too_many = |e: codec::TooMany| ClientError::Source(format!("members: {e}"));
-        let known = KnownDatabase { addresses, ..KnownDatabase::of(label, members.clone()).map_err(too_many)? };
-        self.remember(id, known)?;
-        let op = Op::CreateDatabase { members: Bounded::new(members).map_err(too_many)? };
-        let made = self.submit(&id, op).await;
-        if let Err(ClientError::Op(_) | ClientError::Refused { .. }) = &made {
+        self.remember(id, KnownDatabase { addresses, ..KnownDatabase::of(label, Committee::new(0, members.clone())) })?;
+        let op = Op::CreateDatabase { members };
+        let made = self.submit_introduced(&id, op).await;
+        if let Err(ClientError::Op(_) | ClientError::Conflict { .. } | ClientError::Refused { .. }) = &made {
             // It does not exist, so there is nothing to remember. After a broken connection it may: keep it.
             lock(&self.inner.keystore).state.databases.remove(&id);
         }
@@ -330,40 +363,79 @@ impl<T: Transport> Session<T> {
     }
 
     /// Finds the owner's databases on nodes: all that is needed beside the recovery phrase. Only databases whose members are all among
-    /// `nodes` are taken, because members are what certificates are checked against; naming the nodes is the caller's trust.
+    /// `nodes` are taken, because members are what certificates are checked against; naming the nodes is the caller's trust. Of a
+    /// database that is known, the committee is followed from the one that is known. Nodes that are not reached are passed over, as long
+    /// as one is.
     ///
     /// # Errors
-    /// [`ClientError`] where a node does not answer, or what it keeps does not verify or open.
+    /// [`ClientError`] where no node answers, or what one keeps does not verify or open.
     pub async fn recover(&self, nodes: &[(NodeId, String)]) -> Result<Vec<DatabaseId>, ClientError> {
         let mut found = Vec::new();
+        let mut unreached = None;
+        let mut reached = 0;
         for (node, _) in nodes {
-            let status = self.status(node).await?;
+            let status = match self.status(node).await {
+                Err(error @ ClientError::Transport(_)) => {
+                    tracing::warn!(%node, %error, "node passed over");
+                    unreached = Some(error);
+                    continue;
+                }
+                other => other?,
+            };
+            reached += 1;
             for database in status.databases.iter().filter(|d| d.owner == self.address()) {
                 let db = database.db;
                 if found.contains(&db) {
                     continue;
                 }
-                if let Some(stranger) = database.members.iter().find(|m| !nodes.iter().any(|(n, _)| n == *m)) {
-                    return Err(ClientError::Stranger { db, stranger: *stranger });
-                }
-                let seen = self.trust(&db).map_or(Height(0), |t| t.min_height);
-                let trust = Trust { db, members: database.members.clone(), min_height: seen };
-                let certified = answer::verify_certificate(&trust, &database.certificate)
-                    .map_err(|why| ClientError::answer(node, why))?;
-                let addresses = nodes.iter().filter(|(n, _)| database.members.contains(n)).cloned().collect();
-                let known = KnownDatabase {
-                    label: String::new(),
-                    members: database.members.clone(),
-                    addresses,
-                    last_seen: certified.get().height,
-                    tables: Vec::new(),
-                };
-                self.remember(db, known)?;
+                let (committee, certified) = self.recovered(node, database, nodes).await?;
+                let named = |n: &NodeId| committee.member(n).is_some();
+                let addresses = nodes.iter().filter(|(n, _)| named(n)).cloned().collect();
+                let last_seen = certified.get().height;
+                self.remember(db, KnownDatabase { addresses, last_seen, ..KnownDatabase::of("", committee) })?;
+                self.note(&db, &certified)?;
                 self.database(db)?.refresh_tables().await?;
                 found.push(db);
             }
         }
-        Ok(found)
+        match unreached {
+            Some(error) if reached == 0 => Err(error),
+            _ => Ok(found),
+        }
+    }
+
+    /// The committee of a database that a node shows, and its certificate, checked.
+    async fn recovered(
+        &self,
+        node: &NodeId,
+        database: &DatabaseStatus,
+        nodes: &[(NodeId, String)],
+    ) -> Result<(Committee, CertifiedCheckpoint), ClientError> {
+        let db = database.db;
+        let verify = |trust: &Trust| {
+            let certified = answer::verify_certificate(trust, &database.certificate);
+            certified.map_err(|why| ClientError::answer(node, why))
+        };
+        if let Ok(mut trust) = self.trust(&db) {
+            let certified = match verify(&trust) {
+                Err(ClientError::Answer { why, .. }) if matches!(*why, AnswerError::NewCommittee { .. }) => {
+                    self.follow(&db, &[*node]).await?;
+                    trust = self.trust(&db)?;
+                    verify(&trust)?
+                }
+                other => other?,
+            };
+            return Ok((trust.committee, certified));
+        }
+        let members = &database.members;
+        if let Some(stranger) = members.iter().find(|m| !nodes.iter().any(|(n, _)| *n == m.node)) {
+            return Err(ClientError::Stranger { db, stranger: stranger.node });
+        }
+        vote::verify_members(members).map_err(ClientError::Members)?;
+        let committee = Committee::new(database.certificate.header.consensus_epoch, members.clone());
+        let trust = Trust { db, committee, min_height: Height(0) };
+        let certified = verify(&trust)?;
+        Ok((trust.committee, certified))
     }
 
     // --- Catalogue, headers, answers -----------------------------------------------------------------------------------
@@ -374,21 +446,19 @@ impl<T: Transport> Session<T> {
         db: &DatabaseId,
         projection: ProjectionId,
     ) -> Result<CertifiedSnapshot, ClientError> {
-        let trust = self.trust(db)?;
-        let check = |node: &NodeId, response| match response {
+        let check = |asked: &Asked<'_>, response| match response {
             Response::Catalogue(snapshot) => {
-                let refuse = |why| ClientError::answer(node, why);
-                let snapshot = answer::verify_snapshot(&trust, *snapshot).map_err(refuse)?;
+                let snapshot = answer::verify_snapshot(asked.trust, *snapshot).map_err(|why| asked.refuse(why))?;
                 let got = snapshot.entry().projection;
                 if got != projection {
-                    return Err(refuse(AnswerError::Projection { got, expected: projection }));
+                    return Err(asked.refuse(AnswerError::Projection { got, expected: projection }));
                 }
                 Ok(snapshot)
             }
-            other => Err(unexpected(node, "a catalogue entry", other)),
+            other => Err(unexpected(asked.node, "a catalogue entry", other)),
         };
         let (_, snapshot) = self.ask(db, &Request::Catalogue { db: *db, projection }, check).await?;
-        self.note(db, snapshot.checkpoint().height)?;
+        self.note(db, snapshot.certified())?;
         lock(&self.inner.entries).insert((*db, projection), snapshot.entry().clone());
         Ok(snapshot)
     }
@@ -423,13 +493,12 @@ impl<T: Transport> Session<T> {
                 views.push(view);
                 continue;
             }
-            let check = |node: &NodeId, response| match response {
+            let check = |asked: &Asked<'_>, response| match response {
                 Response::Header(header) => {
-                    let bytes = codec::encode(&header).len() as u64;
-                    let header = answer::verify_header(root, &header).map_err(|why| ClientError::answer(node, why))?;
-                    Ok((bytes, SegmentView::new(&table.keys, *root, header)?))
+                    let header = answer::verify_header(root, &header).map_err(|why| asked.refuse(why))?;
+                    Ok((asked.bytes(), SegmentView::new(&table.keys, *root, header)?))
                 }
-                other => Err(unexpected(node, "a header", other)),
+                other => Err(unexpected(asked.node, "a header", other)),
             };
             let (_, (bytes, view)) = self.ask(&db, &Request::Header { db, segment: *root }, check).await?;
             meter.requests += 1;
@@ -443,24 +512,21 @@ impl<T: Transport> Session<T> {
 
     /// Opens cells. A node whose cells are wrong is named with the page.
     pub(crate) async fn open(&self, request: &OpenRequest) -> Result<(VerifiedAnswer, u64), ClientError> {
-        let trust = self.trust(&request.db)?;
-        let check = |node: &NodeId, response| match response {
+        let check = |asked: &Asked<'_>, response| match response {
             Response::Open(answer) => {
-                let bytes = codec::encode(&*answer).len() as u64;
-                let verified =
-                    answer::verify(&trust, request, *answer).map_err(|why| ClientError::answer(node, why))?;
-                Ok((verified, bytes))
+                let verified = answer::verify(asked.trust, request, *answer).map_err(|why| asked.refuse(why))?;
+                Ok((verified, asked.bytes()))
             }
-            other => Err(unexpected(node, "an answer", other)),
+            other => Err(unexpected(asked.node, "an answer", other)),
         };
         let asked = self.ask(&request.db, &Request::Open(Box::new(request.clone())), check).await;
         match asked {
             Ok((_, (verified, bytes))) => {
-                self.note(&request.db, verified.checkpoint().height)?;
+                self.note(&request.db, verified.snapshot().certified())?;
                 Ok((verified, bytes))
             }
             Err(ClientError::Answer { node, why }) if matches!(*why, AnswerError::Cells { .. }) => {
-                Err(self.locate(&trust, node, request, *why).await)
+                Err(self.locate(&self.trust(&request.db)?, node, request, *why).await)
             }
             Err(error) => Err(error),
         }
@@ -533,55 +599,46 @@ impl<T: Transport> Session<T> {
     /// Where this writer stands.
     async fn writer(&self, db: &DatabaseId) -> Result<(u64, OpId), ClientError> {
         let address = self.address();
-        let check = |node: &NodeId, response| match response {
+        let check = |asked: &Asked<'_>, response| match response {
             Response::Writer { next_sequence, previous } => Ok((next_sequence, previous)),
-            other => Err(unexpected(node, "a writer's state", other)),
+            other => Err(unexpected(asked.node, "a writer's state", other)),
         };
         Ok(self.ask(db, &Request::Writer { db: *db, address }, check).await?.1)
     }
 
-    /// Signs an operation as the writer's next, has it ordered, and checks the certificate. A node that was not reached is asked again
-    /// with the same signed bytes, so the operation happens once.
-    pub(crate) async fn submit(&self, db: &DatabaseId, op: Op) -> Result<Height, ClientError> {
+    /// Signs an operation as the writer's next, has it ordered, and checks the certificate. A cluster that was not reached is asked again
+    /// with the same signed bytes, so the operation happens once. Returns which member says so.
+    pub(crate) async fn submit(&self, db: &DatabaseId, op: Op) -> Result<Ordered, ClientError> {
         let _one_at_a_time = self.inner.writing.lock().await;
+        if let Op::CreateDatabase { .. } = &op {
+            let (sequence, previous) = (0, OpId::default());
+            return self
+                .submit_to_all(db, UnsignedOp { db: *db, writer: self.address(), sequence, previous, op })
+                .await;
+        }
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let (sequence, previous) = match &op {
-                Op::CreateDatabase { .. } => (0, OpId::default()),
-                _ => self.writer(db).await?,
-            };
+            let (sequence, previous) = self.writer(db).await?;
             let unsigned = UnsignedOp { db: *db, writer: self.address(), sequence, previous, op: op.clone() };
             match self.submit_signed(db, unsigned).await {
-                // Another client with the same key was faster: the operation did not happen, so it is signed anew.
-                Err(ClientError::Op(OpRefusal::Sequence { .. } | OpRefusal::Chain { .. })) if attempt < ATTEMPTS => {}
+                // Another client with the same key was faster, or the member that said where we stand is behind: the operation did not
+                // happen, so it is signed anew.
+                Err(ClientError::Op(OpRefusal::Sequence { .. } | OpRefusal::Chain { .. })) if attempt < ATTEMPTS => {
+                    self.prefer_another();
+                }
                 other => return other,
             }
         }
     }
 
-    async fn submit_signed(&self, db: &DatabaseId, unsigned: UnsignedOp) -> Result<Height, ClientError> {
+    /// Has an operation ordered by whichever member answers.
+    async fn submit_signed(&self, db: &DatabaseId, unsigned: UnsignedOp) -> Result<Ordered, ClientError> {
         let id = sign::op_id(&unsigned);
         let request = Request::Submit(Box::new(self.inner.keyring.sign(unsigned)));
-        let trust = self.trust(db)?;
-        let check = |node: &NodeId, response| match response {
-            Response::Submit { receipt, certificate } => {
-                if receipt.op != id {
-                    return Err(ClientError::Protocol { node: *node, what: format!("a receipt for {}", receipt.op) });
-                }
-                let certified =
-                    answer::verify_certificate(&trust, &certificate).map_err(|why| ClientError::answer(node, why))?;
-                if certified.get().height < receipt.height {
-                    let what =
-                        format!("a certificate of height {} for block {}", certified.get().height, receipt.height);
-                    return Err(ClientError::Protocol { node: *node, what });
-                }
-                Ok((certified.get().height, receipt))
-            }
-            other => Err(unexpected(node, "an operation's outcome", other)),
-        };
         let mut attempt = 0;
-        let (_, (height, receipt)) = loop {
+        let check = |asked: &Asked<'_>, response| Ok((submitted(asked, response, id)?, asked.encoded.to_vec()));
+        let (node, ((certified, receipt), response)) = loop {
             attempt += 1;
             match self.ask(db, &request, check).await {
                 Err(ClientError::Transport(error)) if attempt < ATTEMPTS => {
@@ -590,9 +647,73 @@ impl<T: Transport> Session<T> {
                 other => break other?,
             }
         };
-        self.note(db, height)?;
-        receipt.outcome.map_err(ClientError::Op)?;
-        Ok(height)
+        self.note(db, &certified)?;
+        receipt.outcome.map_err(ClientError::from)?;
+        Ok(Ordered { node, request, response })
+    }
+
+    /// Has an operation done by every member by itself: only the first of a database is.
+    async fn submit_to_all(&self, db: &DatabaseId, unsigned: UnsignedOp) -> Result<Ordered, ClientError> {
+        let id = sign::op_id(&unsigned);
+        let request = &Request::Submit(Box::new(self.inner.keyring.sign(unsigned)));
+        let trust = &self.trust(db)?;
+        let members = &trust.committee.members;
+        let done = self.gather(members, |node| async move {
+            let mut attempt = 0;
+            let response = loop {
+                attempt += 1;
+                match self.ask_node(&node, request.clone()).await {
+                    Err(ClientError::Transport(error)) if attempt < ATTEMPTS && error.may_pass() => {
+                        tracing::warn!(%node, %error, "operation may not have arrived; sending the same bytes again");
+                    }
+                    other => break other?,
+                }
+            };
+            let encoded = codec::encode(&response);
+            let asked = Asked { trust, node: &node, encoded: &encoded };
+            let (certified, receipt) = submitted(&asked, response, id).inspect_err(|error| {
+                if is_lie(error) {
+                    self.blame(node, error, codec::encode(request), encoded.clone());
+                }
+            })?;
+            receipt.outcome.map_err(ClientError::from)?;
+            Ok((node, certified, encoded))
+        });
+        let mut done = done.await?;
+        for (_, certified, _) in &done {
+            self.note(db, certified)?;
+        }
+        let (node, _, response) = done.swap_remove(0);
+        Ok(Ordered { node, request: request.clone(), response })
+    }
+}
+
+/// An operation that a member says was ordered.
+pub(crate) struct Ordered {
+    /// Who says so.
+    pub(crate) node: NodeId,
+    /// What it was asked.
+    pub(crate) request: Request,
+    /// Its response, encoded.
+    pub(crate) response: Vec<u8>,
+}
+
+/// Checks what came back for an operation.
+fn submitted(asked: &Asked<'_>, response: Response, id: OpId) -> Result<(CertifiedCheckpoint, OpReceipt), ClientError> {
+    let protocol = |what: String| ClientError::Protocol { node: *asked.node, what };
+    match response {
+        Response::Submit { receipt, certificate } => {
+            if receipt.op != id {
+                return Err(protocol(format!("a receipt for {}", receipt.op)));
+            }
+            let certified = answer::verify_certificate(asked.trust, &certificate).map_err(|why| asked.refuse(why))?;
+            let height = certified.get().height;
+            if height < receipt.height {
+                return Err(protocol(format!("a certificate of height {height} for block {}", receipt.height)));
+            }
+            Ok((certified, receipt))
+        }
+        other => Err(unexpected(asked.node, "an operation's outcome", other)),
     }
 }
 
@@ -700,12 +821,55 @@ impl<T: Transport> Database<T> {
     /// # Errors
     /// [`ClientError`].
     pub async fn refresh_tables(&self) -> Result<u32, ClientError> {
-        let check = |node: &NodeId, response| match response {
-            Response::Schemas(schemas) => Ok(schemas),
-            other => Err(unexpected(node, "schemas", other)),
-        };
-        let (node, schemas) = self.session.ask(&self.id, &Request::Schemas { db: self.id }, check).await?;
         let known = self.known_tables();
+        let request = Request::Schemas { db: self.id };
+        let check = |asked: &Asked<'_>, response| match response {
+            // Tables are never dropped.
+            Response::Schemas(schemas) if schemas.len() < known.len() => {
+                let what = format!("it knows {} tables of {}", schemas.len(), known.len());
+                Err(ClientError::Behind { node: *asked.node, what })
+            }
+            Response::Schemas(schemas) => Ok(schemas),
+            other => Err(unexpected(asked.node, "schemas", other)),
+        };
+        let mut members = self.session.trust(&self.id)?.committee.members.len();
+        let tables = loop {
+            let (node, schemas) = self.session.ask(&self.id, &request, check).await?;
+            match self.checked_tables(node, &schemas, &known).await {
+                Err(error @ ClientError::Protocol { .. }) => {
+                    let response = codec::encode(&Response::Schemas(schemas));
+                    self.session.blame(node, &error, codec::encode(&request), response);
+                    self.session.prefer_another();
+                    members = members.saturating_sub(1);
+                    if members == 0 {
+                        return Err(error);
+                    }
+                }
+                other => break other?,
+            }
+        };
+        for table in &tables {
+            let opened = self.session.inner.keyring.open_schema(&self.id, &table.table, &table.public)?;
+            self.put(table.projection, table.table, opened);
+        }
+        let count = tables.len() as u32;
+        if tables != known {
+            let mut keystore = lock(&self.session.inner.keystore);
+            if let Some(known) = keystore.state.databases.get_mut(&self.id) {
+                known.tables = tables;
+                keystore.save(&mut *lock(&self.session.inner.rng))?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// The tables of these schemas, those that are not known checked against the catalogue.
+    async fn checked_tables(
+        &self,
+        node: NodeId,
+        schemas: &[PublicSchema],
+        known: &[KnownTable],
+    ) -> Result<Vec<KnownTable>, ClientError> {
         let mut tables = Vec::with_capacity(schemas.len());
         for (i, public) in schemas.iter().enumerate() {
             let projection = ProjectionId(i as u32);
@@ -721,19 +885,7 @@ impl<T: Transport> Database<T> {
             }
             tables.push(KnownTable { projection, table: entry.table, public: public.clone() });
         }
-        for table in &tables {
-            let opened = self.session.inner.keyring.open_schema(&self.id, &table.table, &table.public)?;
-            self.put(table.projection, table.table, opened);
-        }
-        let count = tables.len() as u32;
-        if tables != known {
-            let mut keystore = lock(&self.session.inner.keystore);
-            if let Some(known) = keystore.state.databases.get_mut(&self.id) {
-                known.tables = tables;
-                keystore.save(&mut *lock(&self.session.inner.rng))?;
-            }
-        }
-        Ok(count)
+        Ok(tables)
     }
 
     fn known_tables(&self) -> Vec<KnownTable> {

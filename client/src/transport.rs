@@ -7,6 +7,7 @@ use fluence_types::NodeId;
 use fluence_wire::{Request, Response};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why a node was not reached or did not answer. The request may or may not have arrived.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -44,11 +45,26 @@ pub enum TransportError {
     Closed,
 }
 
+impl TransportError {
+    /// Whether another try may do better.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. })
+    }
+}
+
 /// Carries requests to nodes.
 pub trait Transport: Send + Sync {
     /// Sends `request` to `node` and waits for its response.
     fn request(&self, node: &NodeId, request: Request)
     -> impl Future<Output = Result<Response, TransportError>> + Send;
+
+    /// Lets time pass. A transport without a clock never wakes the caller: then a slow member is waited for as long as the transport
+    /// itself waits.
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send {
+        let _ = time;
+        std::future::pending()
+    }
 }
 
 impl<T: Transport> Transport for Arc<T> {
@@ -59,6 +75,10 @@ impl<T: Transport> Transport for Arc<T> {
     ) -> impl Future<Output = Result<Response, TransportError>> + Send {
         T::request(self, node, request)
     }
+
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send {
+        T::sleep(self, time)
+    }
 }
 
 impl<T: Transport> Transport for &T {
@@ -68,5 +88,9 @@ impl<T: Transport> Transport for &T {
         request: Request,
     ) -> impl Future<Output = Result<Response, TransportError>> + Send {
         T::request(self, node, request)
+    }
+
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send {
+        T::sleep(self, time)
     }
 }

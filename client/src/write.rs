@@ -11,20 +11,23 @@ use crate::key;
 use crate::range::KeyRange;
 use crate::schema::{SchemaError, TableSchema};
 use crate::seal::{SEGMENT_ROWS_MAX, SealStats, SealedSegment, Sealer};
-use crate::session::{ATTEMPTS, Session, Table, offload, unexpected};
-use crate::transport::{Transport, TransportError};
+use crate::session::{ATTEMPTS, Ordered, Session, Table, offload, unexpected};
+use crate::transport::Transport;
 use crate::value::{ColumnBuilder, Value};
 use arrow_array::{RecordBatch, UInt32Array};
 use arrow_select::take::take_record_batch;
 use fluence_crypto::sign;
 use fluence_types::answer::OpenRefusal;
 use fluence_types::block::quorum;
-use fluence_types::codec::Bounded;
+use fluence_types::codec::{self, Bounded};
 use fluence_types::limits::{LIVE_SEGMENTS_MAX, OP_BYTES_MAX};
 use fluence_types::op::{Change, Delivery, Op, OpRefusal, SegmentRef, SignedReceipt};
 use fluence_types::{DatabaseId, DbRoot, Height, NodeId, SegmentRoot, Version};
 use fluence_wire::message::Refusal;
 use fluence_wire::{CHUNK_BYTES, Request, Response};
+use futures::StreamExt;
+use futures::channel::mpsc::UnboundedSender;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Bytes of inline segments in one operation, leaving room for the rest of it.
@@ -46,7 +49,7 @@ pub enum Progress {
         /// Of this segment.
         stats: SealStats,
     },
-    /// Bytes of the segment at hand sent to one member.
+    /// Bytes of the segment at hand that a quorum of the members has.
     Uploaded {
         /// Bytes so far.
         bytes: u64,
@@ -268,11 +271,11 @@ impl<T: Transport> Table<T> {
             let scanned = self.scan(&all, range, None).await?;
             if version.replace(scanned.entry.version).is_some_and(|v| v != scanned.entry.version) {
                 // Two ranges were read at two versions.
-                return Err(ClientError::Op(OpRefusal::Conflict {
+                return Err(ClientError::Conflict {
                     projection: self.projection(),
                     read: version.unwrap_or_default(),
                     current: scanned.entry.version,
-                }));
+                });
             }
             for batch in &scanned.batches {
                 let (mut old, mut new) = (Vec::new(), NewRows::new(schema));
@@ -396,7 +399,8 @@ impl<T: Transport> Table<T> {
             let version = self.session.catalogue(&self.db(), self.projection()).await?.entry().version;
             match self.commit(refs.clone(), Vec::new(), version).await {
                 // Nothing was read that the other commit could have changed: the same sealed bytes go in after it.
-                Err(ClientError::Op(OpRefusal::Conflict { .. })) if attempt < ATTEMPTS => {}
+                // Another member is asked first, should this one have made the other commit up.
+                Err(ClientError::Conflict { .. }) if attempt < ATTEMPTS => self.session.prefer_another(),
                 Err(ClientError::Op(OpRefusal::TooManyLive(_))) if attempt < ATTEMPTS => {
                     self.compact().await?;
                 }
@@ -422,36 +426,50 @@ impl<T: Transport> Table<T> {
             append: Bounded::new(append).map_err(|e| too_many(e.got))?,
             retire: Bounded::new(retire.clone()).map_err(|e| too_many(e.got))?,
         };
-        if !(segments.is_empty() && retire.is_empty()) {
-            let op = Op::Commit {
-                reads: Bounded::new(vec![(projection, version)]).expect("one read"),
-                changes: Bounded::new(vec![change]).expect("one change"),
+        let nothing = segments.is_empty() && retire.is_empty();
+        let op = Op::Commit {
+            reads: Bounded::new(vec![(projection, version)]).expect("one read"),
+            changes: Bounded::new(vec![change]).expect("one change"),
+        };
+        let mut members = self.session.trust(&db)?.committee.members.len();
+        loop {
+            let ordered = match nothing {
+                true => None,
+                false => match self.session.submit(&db, op.clone()).await {
+                    // After a broken connection the first copy may have been ordered: then the second one repeats it.
+                    Err(ClientError::Op(OpRefusal::Repeated(_))) if self.is_live(&segments).await? => None,
+                    other => Some(other?),
+                },
             };
-            match self.session.submit(&db, op).await {
-                // After a broken connection the first copy may have been ordered: then the second one repeats it.
-                Err(ClientError::Op(OpRefusal::Repeated(_))) if self.is_live(&segments).await? => {}
-                other => drop(other?),
+            self.session.forget_entry(&self.handle);
+            let snapshot = self.session.catalogue(&db, projection).await?;
+            let entry = snapshot.entry();
+            // A later transaction may have retired the segments again; at the version after ours they must be there.
+            let ours = entry.version.0 == version.0 + 1;
+            let live = |s: &SegmentRoot| entry.live.contains(s);
+            let shown = segments.iter().all(live) && !retire.iter().any(live);
+            if nothing || entry.version > version && (shown || !ours) {
+                return Ok(Committed {
+                    height: snapshot.checkpoint().height,
+                    root: snapshot.checkpoint().root,
+                    version: entry.version,
+                    segments,
+                    rows: 0,
+                    seal: SealStats::default(),
+                });
+            }
+            // What became of an operation is a member's word; the catalogue is the cluster's.
+            let Some(Ordered { node, request, response }) = ordered else {
+                return Err(ClientError::Moving { projection, attempts: 1 });
+            };
+            let what = "the certified catalogue does not show the commit that it says was ordered".to_owned();
+            self.session.blame(node, &what, codec::encode(&request), response);
+            self.session.prefer_another();
+            members = members.saturating_sub(1);
+            if members == 0 {
+                return Err(ClientError::Protocol { node, what });
             }
         }
-        self.session.forget_entry(&self.handle);
-        let snapshot = self.session.catalogue(&db, projection).await?;
-        let entry = snapshot.entry();
-        // A later transaction may have retired the segments again; at the version after ours they must be there.
-        let ours = entry.version.0 == version.0 + 1;
-        let shown = segments.iter().all(|s| entry.live.contains(s)) && !retire.iter().any(|s| entry.live.contains(s));
-        if ours && !shown || entry.version <= version && !(segments.is_empty() && retire.is_empty()) {
-            let what = "the certified catalogue does not show the commit that it says was ordered".to_owned();
-            let node = self.session.trust(&db)?.members.first().copied().unwrap_or_default();
-            return Err(ClientError::Protocol { node, what });
-        }
-        Ok(Committed {
-            height: snapshot.checkpoint().height,
-            root: snapshot.checkpoint().root,
-            version: entry.version,
-            segments,
-            rows: 0,
-            seal: SealStats::default(),
-        })
     }
 
     async fn is_live(&self, segments: &[SegmentRoot]) -> Result<bool, ClientError> {
@@ -464,7 +482,8 @@ impl<T: Transport> Table<T> {
 fn start_over(error: &ClientError) -> bool {
     matches!(
         error,
-        ClientError::Op(OpRefusal::Conflict { .. } | OpRefusal::NotLive(_))
+        ClientError::Conflict { .. }
+            | ClientError::Op(OpRefusal::NotLive(_))
             | ClientError::Refused { refusal: Refusal::Open(OpenRefusal::Moved(_)), .. }
     )
 }
@@ -523,29 +542,39 @@ impl NewRows {
 }
 
 impl<T: Transport> Session<T> {
-    /// Uploads a segment to the members and collects their receipts; a quorum suffices.
+    /// Uploads a segment to all members at once and collects their receipts; a quorum suffices. Memory is one chunk a member.
     async fn upload(
         &self,
         db: &DatabaseId,
         segment: &SealedSegment,
         progress: &mut impl FnMut(Progress),
     ) -> Result<Vec<SignedReceipt>, ClientError> {
-        let members = self.trust(db)?.members;
-        let mut receipts = Vec::with_capacity(members.len());
-        let mut failed = None;
-        for node in members.iter() {
-            match self.upload_to(node, db, segment, progress).await {
-                Ok(receipt) => receipts.push(receipt),
-                Err(error) => {
-                    tracing::warn!(%node, %error, "member did not take the segment");
-                    failed = Some(error);
+        let members = self.trust(db)?.committee.members;
+        // What a quorum has is what the caller is told: it grows with the member that is the last one needed.
+        let (need, total) = (quorum(members.len()).max(1), segment.byte_len());
+        let (sent, mut at) = futures::channel::mpsc::unbounded::<(NodeId, u64)>();
+        let receipts = async {
+            let sent = sent;
+            self.gather(&members, |node| {
+                let sent = sent.clone();
+                async move { self.upload_to(&node, db, segment, &sent).await }
+            })
+            .await
+        };
+        let told = async {
+            let (mut have, mut shown) = (HashMap::<NodeId, u64>::new(), 0);
+            while let Some((node, bytes)) = at.next().await {
+                have.insert(node, bytes);
+                let mut all: Vec<u64> = have.values().copied().collect();
+                all.sort_unstable_by(|a, b| b.cmp(a));
+                if let Some(bytes) = all.get(need - 1).filter(|bytes| **bytes > shown) {
+                    shown = *bytes;
+                    progress(Progress::Uploaded { bytes: shown, total });
                 }
             }
-        }
-        match failed {
-            Some(error) if receipts.len() < quorum(members.len()) => Err(error),
-            _ => Ok(receipts),
-        }
+        };
+        let (receipts, ()) = futures::future::join(receipts, told).await;
+        receipts
     }
 
     /// Uploads to one member, going on where it was when the connection broke.
@@ -554,15 +583,13 @@ impl<T: Transport> Session<T> {
         node: &NodeId,
         db: &DatabaseId,
         segment: &SealedSegment,
-        progress: &mut impl FnMut(Progress),
+        sent: &UnboundedSender<(NodeId, u64)>,
     ) -> Result<SignedReceipt, ClientError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.try_upload(node, db, segment, progress).await {
-                Err(ClientError::Transport(error))
-                    if attempt < ATTEMPTS && !matches!(error, TransportError::Closed) =>
-                {
+            match self.try_upload(node, db, segment, sent).await {
+                Err(ClientError::Transport(error)) if attempt < ATTEMPTS && error.may_pass() => {
                     tracing::warn!(%node, %error, "upload interrupted; going on where the node is");
                 }
                 other => return other,
@@ -575,7 +602,7 @@ impl<T: Transport> Session<T> {
         node: &NodeId,
         db: &DatabaseId,
         segment: &SealedSegment,
-        progress: &mut impl FnMut(Progress),
+        sent_to: &UnboundedSender<(NodeId, u64)>,
     ) -> Result<SignedReceipt, ClientError> {
         let protocol = |what: String| ClientError::Protocol { node: *node, what };
         let total = segment.byte_len();
@@ -596,20 +623,27 @@ impl<T: Transport> Session<T> {
                 }
                 other => return Err(unexpected(node, "an upload state", other)),
             }
-            progress(Progress::Uploaded { bytes: have, total });
+            // Nobody listens where the caller has gone away; then nobody polls this either.
+            let _ = sent_to.unbounded_send((*node, have));
         }
         if have > total {
             return Err(protocol(format!("it has {have} bytes of a segment of {total}")));
         }
-        let receipt = match self.ask_node(node, Request::UploadEnd { segment: segment.root() }).await? {
+        let end = Request::UploadEnd { segment: segment.root() };
+        let receipt = match self.ask_node(node, end.clone()).await? {
             Response::UploadEnd(receipt) => receipt,
             other => return Err(unexpected(node, "a receipt", other)),
         };
         let r = &receipt.receipt;
-        if r.node != *node || r.db != *db || r.segment != segment.preimage() {
-            return Err(protocol("its receipt is for something else".to_owned()));
+        let ours = (r.segment, r.id, r.rows) == (segment.preimage(), segment.id(), segment.rows());
+        let good = match r.node != *node || r.db != *db || !ours {
+            true => Err(protocol("its receipt is for something else".to_owned())),
+            false => sign::verify_receipt(&receipt).map_err(|why| ClientError::Signature { node: *node, why }),
+        };
+        if let Err(error) = &good {
+            let response = codec::encode(&Response::UploadEnd(receipt.clone()));
+            self.blame(*node, error, codec::encode(&end), response);
         }
-        sign::verify_receipt(&receipt).map_err(|why| ClientError::Signature { node: *node, why })?;
-        Ok(receipt)
+        good.map(|()| receipt)
     }
 }

@@ -10,7 +10,7 @@ import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
 
 /// @title The collateral of nodes.
 /// @notice Rule: FLU held here = the sum over nodes of free + locked + thawing + the sum of credits. Money leaves by pull only.
-/// @dev No owner. The judge decides *that* a node is slashed and who was harmed; the split is fixed here, so a faulty judge can
+/// @dev No owner. The judges decide *that* a node is slashed and who was harmed; the split is fixed here, so a faulty judge can
 /// neither burn less than half nor pay more than it may. Assumes that FLU is FluToken: no fee on transfer, no hook.
 contract Collateral is ICollateral {
     using SafeERC20 for FluToken;
@@ -27,16 +27,19 @@ contract Collateral is ICollateral {
     /// @inheritdoc ICollateral
     address public immutable judge;
     /// @inheritdoc ICollateral
+    address public immutable voteJudge;
+    /// @inheritdoc ICollateral
     uint64 public immutable thawBlocks;
 
     mapping(bytes32 node => Balance) private _balances;
     /// @inheritdoc ICollateral
     mapping(address account => uint256) public creditOf;
 
-    constructor(FluToken flu_, INodeRegistry registry_, address judge_, uint64 thawBlocks_) {
+    constructor(FluToken flu_, INodeRegistry registry_, address judge_, address voteJudge_, uint64 thawBlocks_) {
         flu = flu_;
         registry = registry_;
         judge = judge_;
+        voteJudge = voteJudge_;
         thawBlocks = thawBlocks_;
     }
 
@@ -121,7 +124,8 @@ contract Collateral is ICollateral {
         address challenger,
         address[] calldata owners,
         uint256[] calldata claims
-    ) external onlyJudge returns (uint256 taken) {
+    ) external returns (uint256 taken) {
+        if (msg.sender != judge && msg.sender != voteJudge) revert NotJudge(msg.sender);
         if (owners.length != claims.length) {
             revert LengthMismatch(owners.length, claims.length);
         }

@@ -3,21 +3,27 @@ pragma solidity 0.8.37;
 
 import {IEpochProofs} from "./interfaces/IEpochProofs.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
+import {BlsVotes} from "./libraries/BlsVotes.sol";
 
 /// @title The node registry.
-/// @dev No owner. The judge is fixed at construction: its address is computed before it is deployed, and it refuses a registry
-/// that names another.
+/// @dev No owner. The judges are fixed at construction: their addresses are computed before they are deployed, and each refuses a
+/// registry that names another.
 contract NodeRegistry is INodeRegistry {
     /// @notice Most bytes of a multiaddr.
     uint256 public constant MULTIADDR_BYTES_MAX = 256;
 
     /// @inheritdoc INodeRegistry
     address public immutable judge;
+    /// @inheritdoc INodeRegistry
+    address public immutable voteJudge;
 
     mapping(bytes32 node => Node) private _nodes;
+    /// @inheritdoc INodeRegistry
+    mapping(bytes32 node => bytes32) public voteKeyOf;
 
-    constructor(address judge_) {
+    constructor(address judge_, address voteJudge_) {
         judge = judge_;
+        voteJudge = voteJudge_;
     }
 
     modifier onlyOperator(bytes32 node) {
@@ -47,6 +53,14 @@ contract NodeRegistry is INodeRegistry {
     }
 
     /// @inheritdoc INodeRegistry
+    function registerVoteKey(bytes32 node, bytes calldata key, bytes calldata possession) external onlyOperator(node) {
+        if (voteKeyOf[node] != 0) revert VoteKeyExists(node);
+        if (!BlsVotes.possesses(node, key, possession)) revert PossessionMismatch(node);
+        voteKeyOf[node] = keccak256(key);
+        emit VoteKeyRegistered(node, key);
+    }
+
+    /// @inheritdoc INodeRegistry
     function retire(bytes32 node) external onlyOperator(node) {
         Status status = _nodes[node].status;
         if (status == Status.Left) revert NodeNotActive(node, status);
@@ -56,7 +70,8 @@ contract NodeRegistry is INodeRegistry {
     }
 
     /// @inheritdoc INodeRegistry
-    function suspend(bytes32 node) external onlyJudge {
+    function suspend(bytes32 node) external {
+        if (msg.sender != judge && msg.sender != voteJudge) revert NotJudge(msg.sender);
         if (_nodes[node].status == Status.Active) _set(node, Status.Suspended);
     }
 

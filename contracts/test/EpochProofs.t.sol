@@ -331,8 +331,8 @@ contract DebtTest is World {
 
     function _refusesParams(Holdings hasher, IEpochProofs.Params memory p, bytes memory reason) private {
         address judge = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 2);
-        NodeRegistry r = new NodeRegistry(judge);
-        Collateral c = new Collateral(flu, r, judge, THAW_BLOCKS);
+        NodeRegistry r = new NodeRegistry(judge, address(0));
+        Collateral c = new Collateral(flu, r, judge, address(0), THAW_BLOCKS);
         refuses("EpochProofs", abi.encode(r, c, hasher, verifier, new IEpochProofs.RangeSumCircuit[](0), p), reason);
     }
 

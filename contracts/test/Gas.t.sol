@@ -2,8 +2,12 @@
 pragma solidity 0.8.37;
 
 import {Groth16Verifier} from "../src/Groth16Verifier.sol";
+import {ICheckpoints} from "../src/interfaces/ICheckpoints.sol";
 import {IEpochProofs} from "../src/interfaces/IEpochProofs.sol";
+import {IEquivocation} from "../src/interfaces/IEquivocation.sol";
+import {BlsVotes} from "../src/libraries/BlsVotes.sol";
 import {Toy} from "./Toy.sol";
+import {Voters} from "./Voters.sol";
 import {World} from "./World.t.sol";
 
 /// @title What each act costs as a transaction: 21,000 gas, calldata, cold storage. Writes `docs/gas.md`.
@@ -13,6 +17,9 @@ import {World} from "./World.t.sol";
 contract GasTest is World {
     /// @dev What a transaction that verifies a proof may cost, calldata included.
     uint256 private constant VERIFY_MAX = 260_000;
+    /// @dev What a transaction with a certificate may cost, of 4 members who all signed, and of 16.
+    uint256 private constant SUBMIT_4_MAX = 200_000;
+    uint256 private constant SUBMIT_16_MAX = 260_000;
 
     string private _table;
     uint64 private _epoch;
@@ -78,15 +85,67 @@ contract GasTest is World {
             vm.prank(operator);
             proofs.restake(NODE);
         }
+        _checkpoint(1, SUBMIT_4_MAX);
+        _checkpoint(4, SUBMIT_4_MAX);
+        _checkpoint(16, SUBMIT_16_MAX);
+        _accuse();
         vm.writeFile(
             "../docs/gas.md",
             string.concat(
                 "# Gas\n\nWritten by `contracts/test/Gas.t.sol`: gas of each act as a transaction of its own, with its 21,000 and its calldata, before\n",
-                "refunds. solc 0.8.37, 200 optimizer runs, Prague. A verification may cost at most 260,000.\n\n",
+                "refunds. solc 0.8.37, 200 optimizer runs, Prague. A verification may cost at most 260,000;\n",
+                "a certificate of 4 members who all signed 200,000, of 16 who all signed 260,000, be it a cluster's first or a handover.\n\n",
                 "| act | gas |\n|---|---:|\n",
                 _table
             )
         );
+    }
+
+    /// @dev A committee of `n` of which all sign: its first certificate, a later one, and the handover.
+    function _checkpoint(uint256 n, uint256 most) private {
+        (bytes memory members, bytes memory possessions) = Voters.committee(0, n);
+        string memory suffix = string.concat(", ", vm.toString(n), " members");
+        vm.prank(address(uint160(uint256(keccak256(abi.encode("owner", n))))));
+        checkpoints.open(Voters.DB, members, possessions);
+        _row(string.concat("Checkpoints.open", suffix));
+        string[3] memory names = [", a cluster's first", "", ", a handover"];
+        uint64[3] memory heights = [uint64(64 * 70_000), 64 * 80_000 + 1, 64 * 90_000 - 1];
+        for (uint256 i = 0; i < 3; ++i) {
+            bytes memory header = Voters.header(
+                Voters.DB, heights[i] / 64, heights[i], i == 2 ? keccak256("next") : Voters.hash(members)
+            );
+            ICheckpoints.Certificate memory c = Voters.certify(header, 70_000, 0, uint32((1 << n) - 1));
+            checkpoints.submit(address(uint160(uint256(keccak256(abi.encode("owner", n))))), c, members);
+            yes(_row(string.concat("Checkpoints.submit", suffix, names[i])) <= most, "submit");
+        }
+    }
+
+    function _accuse() private {
+        bytes memory key = Voters.key(0);
+        bytes memory possession = Voters.possession(NODE, 0);
+        vm.prank(operator);
+        registry.registerVoteKey(NODE, key, possession);
+        _row("NodeRegistry.registerVoteKey");
+        IEquivocation.Evidence memory e;
+        (e.node, e.key, e.db, e.epoch, e.view_) = (NODE, key, Voters.DB, 80_000, 70_000);
+        (e.first, e.second) = (_notarize(e, "one"), _notarize(e, "two"));
+        bytes32 commitment = equivocation.commitmentOf(e, challenger, "salt");
+        equivocation.commitAccusation(commitment);
+        _row("Equivocation.commitAccusation");
+        vm.roll(block.number + 1);
+        vm.prank(challenger);
+        equivocation.accuse(e, "salt");
+        _row("Equivocation.accuse");
+    }
+
+    function _notarize(IEquivocation.Evidence memory e, bytes32 block_)
+        private
+        view
+        returns (IEquivocation.Vote memory)
+    {
+        bytes memory text = BlsVotes.message(e.db, e.epoch, e.view_, BlsVotes.Kind.Notarize, 69_999, block_);
+        bytes memory signature = Voters.sign(Voters.secret(0), BlsVotes.VOTE_SUITE, text);
+        return IEquivocation.Vote(BlsVotes.Kind.Notarize, 69_999, block_, signature);
     }
 
     function _challenge(bytes16 db, string memory name) private returns (bytes32 id) {

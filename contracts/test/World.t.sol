@@ -2,7 +2,9 @@
 pragma solidity 0.8.37;
 
 import {Collateral} from "../src/Collateral.sol";
+import {Checkpoints} from "../src/Checkpoints.sol";
 import {EpochProofs} from "../src/EpochProofs.sol";
+import {Equivocation} from "../src/Equivocation.sol";
 import {FluToken} from "../src/FluToken.sol";
 import {Groth16Verifier} from "../src/Groth16Verifier.sol";
 import {Holdings} from "../src/Holdings.sol";
@@ -31,6 +33,8 @@ abstract contract World is Base {
     NodeRegistry internal registry;
     Collateral internal collateral;
     EpochProofs internal proofs;
+    Equivocation internal equivocation;
+    Checkpoints internal checkpoints;
     Groth16Verifier internal verifier;
     address internal owner;
     address internal operator;
@@ -47,12 +51,15 @@ abstract contract World is Base {
         verifier = new Groth16Verifier(Toy.key(3), true);
         Holdings hasher = new Holdings();
         address judge = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 2);
-        registry = new NodeRegistry(judge);
-        collateral = new Collateral(flu, registry, judge, THAW_BLOCKS);
+        address voteJudge = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 3);
+        registry = new NodeRegistry(judge, voteJudge);
+        collateral = new Collateral(flu, registry, judge, voteJudge, THAW_BLOCKS);
         IEpochProofs.RangeSumCircuit[] memory rangeSums = new IEpochProofs.RangeSumCircuit[](2);
         rangeSums[0] = IEpochProofs.RangeSumCircuit(1, 7, verifier);
         rangeSums[1] = IEpochProofs.RangeSumCircuit(4, 7, verifier);
         proofs = new EpochProofs(registry, collateral, hasher, verifier, rangeSums, params());
+        equivocation = new Equivocation(registry, collateral);
+        checkpoints = new Checkpoints();
         vm.deal(challenger, 100 ether);
     }
 

@@ -22,8 +22,16 @@ tags! {
     MEMBERS = "FLU/crypto/members/v1";
     /// A member's signature on an availability receipt.
     RECEIPT = "FLU/crypto/receipt/v1";
-    /// A member's signature on a checkpoint.
-    CHECKPOINT = "FLU/crypto/checkpoint/v1";
+    /// Namespace of the votes of a cluster, followed by its database id.
+    VOTE = "FLU/crypto/vote/v1";
+    /// A node's identity seed to its vote key.
+    KEY_VOTE = "FLU/crypto/key-vote/v1";
+    /// A node's proof that it has the vote key it names.
+    POSSESSION = "FLU/crypto/possession/v1";
+    /// A member's signature on a seat change.
+    SEAT = "FLU/crypto/seat/v1";
+    /// Seed of the storage proof with which a newcomer shows that it has everything.
+    READINESS = "FLU/consensus/readiness/v1";
     /// A node's signature on what it says of itself over the network.
     NODE_STATUS = "FLU/node/status/v1";
     /// Root key to table key.

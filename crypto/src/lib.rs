@@ -17,6 +17,7 @@ pub mod seed;
 pub mod sign;
 pub mod sum_tree;
 pub mod tree;
+pub mod vote;
 pub mod witness;
 
 pub use ark_bls12_381::Fr;

@@ -6,9 +6,9 @@
 
 use crate::{Fr, poseidon2};
 use ark_ff::PrimeField;
-use fluence_types::FieldBytes;
 use fluence_types::statement::StorageSeed;
 use fluence_types::tree::DigestTag;
+use fluence_types::{DatabaseId, DbRoot, FieldBytes, NodeId};
 use sha3::{Digest, Keccak256};
 
 /// The seed of a storage proof.
@@ -27,6 +27,19 @@ pub fn storage_seed(s: &StorageSeed) -> FieldBytes {
         number(u64::from(s.proof_index)),
     ];
     let mut hash: [u8; 32] = Keccak256::digest(words.as_flattened()).into();
+    hash[0] &= 0x1f;
+    FieldBytes::from_canonical(hash).expect("2^253 is below r")
+}
+
+/// The seed with which a newcomer to a cluster shows that it has what lies under a root: `keccak256(tag, database, epoch, node, root)
+/// mod 2^253`.
+#[must_use]
+pub fn readiness_seed(db: DatabaseId, epoch: u64, node: &NodeId, root: DbRoot) -> FieldBytes {
+    let mut hasher = Keccak256::new().chain_update(crate::domain::READINESS).chain_update(db.as_bytes());
+    hasher.update(epoch.to_be_bytes());
+    hasher.update(node.as_bytes());
+    hasher.update(root.to_field().as_bytes());
+    let mut hash: [u8; 32] = hasher.finalize().into();
     hash[0] &= 0x1f;
     FieldBytes::from_canonical(hash).expect("2^253 is below r")
 }
@@ -90,5 +103,17 @@ mod tests {
             assert_eq!(scale(u64::MAX, total), total - 1);
         }
         assert_eq!(scale(1 << 63, 10), 5);
+    }
+
+    #[test]
+    fn a_readiness_seed_depends_on_all_of_its_parts() {
+        let root = |n| DbRoot::from_field(FieldBytes::from_u64(n));
+        let (db, node) = (DatabaseId::from_bytes([1; 16]), NodeId::from_bytes([2; 32]));
+        let seed = readiness_seed(db, 3, &node, root(4));
+        assert_eq!(seed, readiness_seed(db, 3, &node, root(4)));
+        assert_ne!(seed, readiness_seed(DatabaseId::default(), 3, &node, root(4)));
+        assert_ne!(seed, readiness_seed(db, 4, &node, root(4)));
+        assert_ne!(seed, readiness_seed(db, 3, &NodeId::default(), root(4)));
+        assert_ne!(seed, readiness_seed(db, 3, &node, root(5)));
     }
 }

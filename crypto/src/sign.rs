@@ -7,11 +7,14 @@
 
 use crate::domain;
 use crate::secret::Secret;
+use crate::vote::VoteKey;
 use ed25519_dalek::Signer as _;
-use fluence_types::block::{BlockHeader, Certificate, Checkpoint, Members, quorum};
+use fluence_types::block::{BlockHeader, Member, Members, quorum};
 use fluence_types::codec::encode;
-use fluence_types::op::{NodeSignature, OwnerSignature, Receipt, SignedOp, SignedReceipt, UnsignedOp};
-use fluence_types::{Address, BlockHash, NodeId, OpId};
+use fluence_types::op::{
+    NodeSignature, Op, OwnerSignature, Receipt, Seat, SeatChange, SignedOp, SignedReceipt, UnsignedOp,
+};
+use fluence_types::{Address, BlockHash, Height, NodeId, OpId};
 use k256::ecdsa::{RecoveryId, Signature, SigningKey, VerifyingKey};
 use sha3::{Digest, Keccak256};
 
@@ -54,6 +57,12 @@ pub enum SignError {
         /// Signatures needed.
         quorum: u16,
     },
+    /// A node's vote key is malformed, or its proof of possession does not hold.
+    #[error("node {0} does not prove that it has the vote key it names")]
+    VoteKey(NodeId),
+    /// The signature of a certificate is not by the members it names.
+    #[error("the certificate of block {0} is not signed by the members it names")]
+    Certificate(Height),
 }
 
 fn keccak(tag: &str, bytes: &[u8]) -> [u8; 32] {
@@ -171,6 +180,15 @@ impl VerifiedOp {
 /// [`SignError`] if it is not by the writer named.
 pub fn verify_op(signed: SignedOp) -> Result<VerifiedOp, SignError> {
     let id = op_id(&signed.unsigned);
+    if let Op::Seat(change) = &signed.unsigned.op {
+        // Its authority is its votes, which the state machine checks against the members of the time.
+        let UnsignedOp { db, writer, sequence, previous, .. } = &signed.unsigned;
+        let empty = *writer == Address::default() && *sequence == 0 && *previous == OpId::default();
+        return match empty && signed.signature == [0; 65] && *db == change.seat.db {
+            true => Ok(VerifiedOp { id, signed }),
+            false => Err(SignError::Malformed("a seat change has no signer, and is of its own database")),
+        };
+    }
     let signer = recover(id.to_bytes(), &signed.signature)?;
     let expected = signed.unsigned.writer;
     if signer != expected {
@@ -184,6 +202,7 @@ pub fn verify_op(signed: SignedOp) -> Result<VerifiedOp, SignError> {
 /// A node's signing key.
 pub struct NodeKey {
     key: ed25519_dalek::SigningKey,
+    vote: VoteKey,
     secret: Secret<32>,
 }
 
@@ -191,7 +210,20 @@ impl NodeKey {
     /// The key of an Ed25519 seed.
     #[must_use]
     pub fn new(secret: Secret<32>) -> Self {
-        Self { key: secret.expose(ed25519_dalek::SigningKey::from_bytes), secret }
+        Self { key: secret.expose(ed25519_dalek::SigningKey::from_bytes), vote: VoteKey::derive(&secret), secret }
+    }
+
+    /// The key it votes with.
+    #[must_use]
+    pub const fn vote(&self) -> &VoteKey {
+        &self.vote
+    }
+
+    /// The node as a member of a cluster.
+    #[must_use]
+    pub fn member(&self) -> Member {
+        let node = self.id();
+        Member { node, vote_key: self.vote.public(), possession: self.vote.possession(&node) }
     }
 
     /// The public key.
@@ -238,38 +270,6 @@ pub fn verify_receipt(r: &SignedReceipt) -> Result<(), SignError> {
     verify_node(domain::RECEIPT, &r.receipt.node, &encode(&r.receipt), &r.signature)
 }
 
-/// Signs a checkpoint.
-#[must_use]
-pub fn sign_checkpoint(checkpoint: &Checkpoint, key: &NodeKey) -> NodeSignature {
-    key.sign(domain::CHECKPOINT, &encode(checkpoint))
-}
-
-/// Checks that a quorum of `members`, a set the caller trusts, signed the checkpoint; one bad signature refuses all.
-///
-/// # Errors
-/// [`SignError`] saying what is wrong.
-pub fn verify_certificate(certificate: &Certificate, members: &Members) -> Result<(), SignError> {
-    let count = |n: usize| u16::try_from(n).expect("MEMBERS_MAX is small");
-    let (signed, total) = (certificate.signatures.len(), members.len());
-    // Of no members, a quorum would be none: nobody's word is no certificate.
-    let need = quorum(total).max(1);
-    if signed < need {
-        return Err(SignError::Quorum { signed: count(signed), members: count(total), quorum: count(need) });
-    }
-    let bytes = encode(&certificate.checkpoint);
-    let mut next = 0;
-    for (index, signature) in certificate.signatures.iter() {
-        let member = members.get(usize::from(*index));
-        let member = member.ok_or(SignError::Member { index: *index, members: count(total) })?;
-        if *index < next {
-            return Err(SignError::Order(*index));
-        }
-        verify_node(domain::CHECKPOINT, member, &bytes, signature)?;
-        next = index + 1;
-    }
-    Ok(())
-}
-
 // --- Blocks ------------------------------------------------------------------------------------------------------------
 
 /// Hash of a block header.
@@ -288,10 +288,51 @@ pub fn ops_hash(ids: &[OpId]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// BLAKE3 of a member list: what a header says of the next committee.
+// --- Seats -------------------------------------------------------------------------------------------------------------
+
+/// Signs a seat change.
 #[must_use]
-pub fn members_hash(members: &Members) -> [u8; 32] {
-    blake3::derive_key(domain::MEMBERS, &encode(members))
+pub fn sign_seat(seat: &Seat, key: &NodeKey) -> NodeSignature {
+    key.sign(domain::SEAT, &encode(seat))
+}
+
+/// Checks one vote for a seat change.
+///
+/// # Errors
+/// [`SignError::Node`].
+pub fn verify_seat_vote(seat: &Seat, node: &NodeId, signature: &NodeSignature) -> Result<(), SignError> {
+    verify_node(domain::SEAT, node, &encode(seat), signature)
+}
+
+/// Checks that a quorum of `members` voted for a seat change; one bad vote refuses all.
+///
+/// # Errors
+/// [`SignError`] saying what is wrong.
+pub fn verify_seat(change: &SeatChange, members: &Members) -> Result<(), SignError> {
+    let count = |n: usize| u16::try_from(n).expect("MEMBERS_MAX is small");
+    let (signed, total, need) = (change.votes.len(), members.len(), quorum(members.len()).max(1));
+    if signed < need {
+        return Err(SignError::Quorum { signed: count(signed), members: count(total), quorum: count(need) });
+    }
+    let mut next = 0;
+    for (index, signature) in change.votes.iter() {
+        let member = members.get(usize::from(*index));
+        let member = member.ok_or(SignError::Member { index: *index, members: count(total) })?;
+        if *index < next {
+            return Err(SignError::Order(*index));
+        }
+        verify_seat_vote(&change.seat, &member.node, signature)?;
+        next = index + 1;
+    }
+    Ok(())
+}
+
+/// A seat change as an operation: nobody signs it, so the fields of a signer are empty.
+#[must_use]
+pub fn seat_op(change: SeatChange) -> SignedOp {
+    let (writer, sequence, previous) = (Address::default(), 0, OpId::default());
+    let unsigned = UnsignedOp { db: change.seat.db, writer, sequence, previous, op: Op::Seat(change) };
+    SignedOp { unsigned, signature: [0; 65] }
 }
 
 #[cfg(test)]

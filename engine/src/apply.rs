@@ -11,15 +11,16 @@ use crate::error::ApplyError;
 use crate::keys::{self, Cf};
 use crate::past;
 use crate::segment::{Facts, delete_cells};
-use crate::state::{CollectedSegment, DbState, Projection, StoredSegment, Writer, decode, leaf};
+use crate::state::{BlockRecord, Cluster, CollectedSegment, DbState, Projection, StoredSegment, Writer, decode, leaf};
 use crate::store::{Anchor, Batch, Store, StoreError};
 use fluence_crypto::roots::schema_hash;
-use fluence_crypto::sign::verify_receipt;
+use fluence_crypto::sign::{SignError, verify_receipt};
 use fluence_crypto::tree::segment_root;
-use fluence_types::block::{BlockHeader, Checkpoint, quorum};
+use fluence_crypto::vote::verify_members;
+use fluence_types::block::{BlockHeader, Checkpoint, ends_epoch, epoch_of, position, quorum};
 use fluence_types::limits::{
-    COUNT_BITS, LIVE_SEGMENTS_MAX, PROJECTIONS_MAX, SCHEMAS_BYTES_MAX, SEGMENT_CELLS_MAX, STORED_LEVELS_MAX,
-    WRITERS_EVER_MAX,
+    COUNT_BITS, EXECUTION_LAG_MAX, LIVE_SEGMENTS_MAX, PROJECTIONS_MAX, SCHEMAS_BYTES_MAX, SEGMENT_CELLS_MAX,
+    STORED_LEVELS_MAX, WRITERS_EVER_MAX,
 };
 use fluence_types::op::{Change, Delivery, Op, OpOutcome, OpReceipt, OpRefusal, SegmentRef, SignedReceipt};
 use fluence_types::segment::{LaneKind, PublicSchema};
@@ -42,7 +43,7 @@ pub struct Applied {
     pub checkpoint: Checkpoint,
     /// What became of each operation, in order.
     pub outcomes: Vec<OpReceipt>,
-    /// Segments that became live by receipts of others and whose cells are not here: to be fetched. Empty for a replayed block.
+    /// Segments that became live by receipts of others and whose cells are not here: fills began. Empty for a replayed block.
     pub missing: Vec<SegmentRoot>,
     /// The block was applied before; nothing was written now.
     pub replayed: bool,
@@ -65,14 +66,16 @@ pub(crate) struct Computed {
     pub(crate) stored: Vec<(SegmentRoot, bool)>,
     /// Segments that were collected.
     pub(crate) collected: Vec<SegmentRoot>,
+    /// Segments whose cells were removed.
+    pub(crate) removed: Vec<SegmentRoot>,
 }
 
-/// Hash and root of an applied block.
+/// The record of an applied block.
 pub(crate) fn applied_block(
     store: &dyn Store,
     db: DatabaseId,
     height: Height,
-) -> Result<Option<(BlockHash, DbRoot)>, StoreError> {
+) -> Result<Option<BlockRecord>, StoreError> {
     store.get(Cf::History, &keys::block(db, height))?.map(|bytes| decode("block record", &bytes)).transpose()
 }
 
@@ -84,7 +87,7 @@ pub(crate) fn receipt(store: &dyn Store, db: DatabaseId, op: OpId) -> Result<Opt
 /// What a block that was applied before did.
 pub(crate) fn replay(store: &dyn Store, block: &VerifiedBlock) -> Result<Applied, ApplyError> {
     let BlockHeader { db, height, .. } = *block.header();
-    let (ours, root) = applied_block(store, db, height)?
+    let BlockRecord { hash: ours, root, .. } = applied_block(store, db, height)?
         .ok_or_else(|| StoreError::Damaged(format!("database {db}: no record of block {height}")))?;
     if ours != block.hash() {
         return Err(ApplyError::Fork { height, ours, theirs: block.hash() });
@@ -93,7 +96,7 @@ pub(crate) fn replay(store: &dyn Store, block: &VerifiedBlock) -> Result<Applied
     for checked in &block.ops {
         outcomes.extend(receipt(store, db, checked.op.id())?);
     }
-    let checkpoint = Checkpoint { db, height, block: ours, root };
+    let checkpoint = Checkpoint { db, height, root };
     Ok(Applied { checkpoint, outcomes, missing: Vec::new(), replayed: true })
 }
 
@@ -110,13 +113,25 @@ fn check_header(store: &dyn Store, header: &BlockHeader, before: Option<&DbState
     if header.timestamp_ms < parent_ms {
         return Err(ApplyError::Timestamp { got: header.timestamp_ms, parent: parent_ms });
     }
+    if header.consensus_epoch != epoch_of(header.height) {
+        return Err(ApplyError::Epoch { got: header.consensus_epoch, height: header.height });
+    }
     let (height, theirs) = (header.executed_height, header.executed_root);
+    if height.0.saturating_add(EXECUTION_LAG_MAX) < header.height.0 {
+        return Err(ApplyError::Lag { height: header.height, executed: height });
+    }
     let ours = match before {
-        None => (height == Height(0)).then(DbRoot::default),
+        None if height == Height(0) => Some((DbRoot::default(), [0; 32])),
+        None => None,
         Some(_) if height >= header.height => None,
-        Some(state) => applied_block(store, state.head.db, height)?.map(|(_, root)| root),
+        Some(state) => applied_block(store, state.head.db, height)?.map(|r| (r.root, r.next_members_hash)),
     };
-    if ours == Some(theirs) { Ok(()) } else { Err(ApplyError::Executed { height, theirs, ours }) }
+    match ours {
+        Some((root, _)) if root != theirs => Err(ApplyError::Executed { height, theirs, ours: Some(root) }),
+        Some((_, next)) if next != header.next_members_hash => Err(ApplyError::NextMembers(header.height)),
+        Some(_) => Ok(()),
+        None => Err(ApplyError::Executed { height, theirs, ours: None }),
+    }
 }
 
 /// Computes what a block does to the state before it.
@@ -163,7 +178,7 @@ pub(crate) fn compute(
     for checked in ops {
         let op = &checked.op;
         let outcome = work.act(checked)?;
-        if outcome.is_ok() {
+        if outcome.is_ok() && !matches!(op.unsigned().op, Op::Seat(_)) {
             let writer =
                 work.state.writers.get_mut(&op.unsigned().writer).expect("only a writer's operation is accepted");
             *writer = Writer { next_sequence: writer.next_sequence + 1, previous: op.id(), ..*writer };
@@ -183,11 +198,10 @@ fn create(db: DatabaseId, retention_blocks: u64, op: &fluence_types::op::Unsigne
     if op.previous != OpId::default() {
         return Err(OpRefusal::Chain { got: op.previous, expected: OpId::default() });
     }
-    let distinct: BTreeSet<&NodeId> = members.iter().collect();
-    if members.is_empty() || distinct.len() != members.len() {
-        return Err(OpRefusal::Malformed("members must be at least one, without repeats".to_owned()));
-    }
-    Ok(DbState::genesis(db, op.writer, members.clone(), retention_blocks))
+    let refused = |why: SignError| OpRefusal::Cluster(why.to_string());
+    verify_members(members).map_err(refused)?;
+    let committee = (members.clone(), Cluster::of(members).map_err(refused)?);
+    Ok(DbState::genesis(db, op.writer, committee, retention_blocks))
 }
 
 /// A block half-way.
@@ -214,7 +228,7 @@ struct Ready<'a> {
 impl Work<'_> {
     /// Frees the slots of segments that have been superseded for the retention time. The last root that names one is the one
     /// before, so its cells stay for the retention time again, and are removed then.
-    fn collect_garbage(&mut self) -> Vec<SegmentRoot> {
+    fn collect_garbage(&mut self) -> (Vec<SegmentRoot>, Vec<SegmentRoot>) {
         let (db, retention) = (self.state.head.db, self.state.head.retention_blocks);
         let due = |s: &StoredSegment| s.superseded.is_some_and(|h| h.0.saturating_add(retention) <= self.height.0);
         let due: Vec<(SegmentRoot, StoredSegment)> =
@@ -232,23 +246,28 @@ impl Work<'_> {
             c.since.0.saturating_add(retention) <= self.height.0 && self.pin.is_none_or(|pin| c.since <= pin)
         };
         let over: Vec<SegmentRoot> = self.state.collected.iter().filter(|(_, c)| over(c)).map(|(r, _)| *r).collect();
-        for root in over {
+        for root in &over {
+            let root = *root;
             let cells = self.state.collected.remove(&root).map_or(0, |c| c.preimage.cells);
             self.batch.delete(Cf::State, keys::collected(db, root));
             delete_cells(&mut self.batch, db, root, cells);
         }
-        due.into_iter().map(|(root, _)| root).collect()
+        (due.into_iter().map(|(root, _)| root).collect(), over)
     }
 
     /// Checks an operation and, if nothing is wrong with it, does it.
     fn act(&mut self, checked: &CheckedOp) -> Result<OpOutcome, StoreError> {
         let op = checked.op.unsigned();
+        if let Op::Seat(change) = &op.op {
+            return Ok(crate::cluster::seat(&mut self.state.head, self.height, change));
+        }
         if let Err(refusal) = self.check_writer(&checked.op) {
             return Ok(Err(refusal));
         }
         match &op.op {
             Op::DefineProjection { projection, table, schema } => Ok(self.define(*projection, *table, schema)),
             Op::SetWriters { writers } => Ok(self.set_writers(op.writer, writers)),
+            Op::Cluster(change) => Ok(crate::cluster::wish(&mut self.state.head, op.writer, change)),
             Op::Commit { reads, changes } => match self.check_commit(reads, changes, &checked.inline)? {
                 Ok(ready) => {
                     ready.into_iter().for_each(|change| self.change(change));
@@ -430,7 +449,7 @@ impl Work<'_> {
         inspected: Option<&'c Result<crate::segment::Inspected, String>>,
     ) -> Result<Option<&'c Batch>, OpRefusal> {
         match (&segment.delivery, inspected) {
-            (Delivery::Receipts(receipts), _) => self.check_receipts(segment, receipts).map(|()| None),
+            (Delivery::Receipts(receipts), _) => self.check_receipts(segment, projection, receipts).map(|()| None),
             (_, Some(Ok(inspected))) => {
                 let wrong = facts_differ(&inspected.facts, segment, projection);
                 match wrong {
@@ -444,12 +463,20 @@ impl Work<'_> {
     }
 
     /// Counts distinct members whose receipts are for this segment and still valid.
-    fn check_receipts(&self, segment: &SegmentRef, receipts: &[SignedReceipt]) -> Result<(), OpRefusal> {
+    /// Their members read the header, so that what the operation says of it is theirs to vouch for.
+    fn check_receipts(
+        &self,
+        segment: &SegmentRef,
+        projection: &Projection,
+        receipts: &[SignedReceipt],
+    ) -> Result<(), OpRefusal> {
         let members = &self.state.head.members;
         let good = |r: &&SignedReceipt| {
-            members.contains(&r.receipt.node)
+            position(members, &r.receipt.node).is_some()
                 && r.receipt.db == self.state.head.db
                 && r.receipt.segment == segment.preimage
+                && (r.receipt.id, r.receipt.rows) == (segment.id, segment.rows)
+                && r.receipt.schema == projection.entry.schema
                 && r.receipt.expiry >= self.height
                 && verify_receipt(r).is_ok()
         };
@@ -505,7 +532,7 @@ impl Work<'_> {
         block: &VerifiedBlock,
         before: Option<&DbState>,
         outcomes: Vec<OpReceipt>,
-        collected: Vec<SegmentRoot>,
+        (collected, removed): (Vec<SegmentRoot>, Vec<SegmentRoot>),
     ) -> Result<Computed, ApplyError> {
         let db = self.state.head.db;
         let mut done = BTreeSet::new();
@@ -528,6 +555,14 @@ impl Work<'_> {
         let head = &mut self.state.head;
         (head.height, head.block, head.timestamp_ms) = (header.height, block.hash(), header.timestamp_ms);
         head.slots = self.state.stored.len();
+        if ends_epoch(header.height) {
+            head.members = head.cluster.next.clone();
+            head.cluster.changed = 0;
+        }
+        if ends_epoch(header.height) || header.height == Height(0) {
+            let epoch = epoch_of(Height(header.height.0 + 1));
+            self.batch.put(Cf::History, keys::committee(db, epoch), codec::encode(&head.members));
+        }
         self.state.compute_root();
         for address in &self.writers {
             self.state.put_writer(&mut self.batch, *address);
@@ -535,9 +570,10 @@ impl Work<'_> {
         self.state.put_head(&mut self.batch);
         past::record(&mut self.batch, before, &self.state, self.pin);
         let root = self.state.head.root;
-        self.batch.put(Cf::History, keys::block(db, header.height), codec::encode(&(block.hash(), root)));
+        self.batch.put(Cf::History, keys::block(db, header.height), codec::encode(&self.state.record()));
         self.batch.anchor(db, Anchor { height: header.height, root });
-        Ok(Computed { state: Arc::new(self.state), batch: self.batch, outcomes, stored: self.stored, collected })
+        let (batch, stored) = (self.batch, self.stored);
+        Ok(Computed { state: Arc::new(self.state), batch, outcomes, stored, collected, removed })
     }
 }
 

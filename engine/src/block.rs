@@ -80,4 +80,9 @@ impl VerifiedBlock {
     pub const fn hash(&self) -> BlockHash {
         self.hash
     }
+
+    /// Its operations, in order.
+    pub fn ops(&self) -> impl Iterator<Item = &VerifiedOp> {
+        self.ops.iter().map(|checked| &checked.op)
+    }
 }

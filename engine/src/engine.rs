@@ -14,17 +14,17 @@ use crate::block::VerifiedBlock;
 use crate::error::{ApplyError, EngineError};
 use crate::keys::{self, Cf};
 use crate::past;
-use crate::segment::delete_cells;
-use crate::state::{DbState, heads};
-use crate::store::{Batch, Durability, Store, StoreError};
+use crate::state::{BlockRecord, DbState, heads};
+use crate::store::{Batch, Durability, Entry, Store, StoreError, scan_all};
 use crate::upload::{UploadGuard, Uploads};
 use crate::view::View;
 use fluence_types::answer::{OpenRefusal, OpenRequest, SegmentOpening};
-use fluence_types::block::Checkpoint;
+use fluence_types::block::{Checkpoint, Members};
+use fluence_types::limits::EXECUTION_LAG_MAX;
 use fluence_types::op::OpReceipt;
 use fluence_types::tree::CatalogueOpening;
-use fluence_types::{DatabaseId, DbRoot, Height, OpId, ProjectionId, SegmentRoot, codec};
-use std::collections::{BTreeMap, BTreeSet};
+use fluence_types::{BlockHash, DatabaseId, DbRoot, Height, OpId, ProjectionId, SegmentRoot, codec};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Sizes and times of an engine.
@@ -60,12 +60,32 @@ pub struct Engine {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) config: EngineConfig,
     databases: RwLock<BTreeMap<DatabaseId, Arc<DbState>>>,
+    /// The last states of each, the newest last: what reads are served from while its root waits for its certificate.
+    recent: RwLock<BTreeMap<DatabaseId, VecDeque<Arc<DbState>>>>,
     /// Blocks are applied one at a time.
-    turn: Mutex<()>,
+    pub(crate) turn: Mutex<()>,
     /// The lowest height of each database that must stay provable.
     pins: Mutex<BTreeMap<DatabaseId, Height>>,
     pub(crate) uploads: Uploads,
     pub(crate) lost: Mutex<BTreeSet<(DatabaseId, SegmentRoot, u64)>>,
+}
+
+/// States kept of each database.
+pub const RECENT: usize = 2 * EXECUTION_LAG_MAX as usize;
+
+/// Where a database's log stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// Height of the last block applied.
+    pub height: Height,
+    /// Its hash.
+    pub block: BlockHash,
+    /// Its time.
+    pub timestamp_ms: u64,
+    /// The root after it.
+    pub root: DbRoot,
+    /// Hash of the next epoch's committee after it.
+    pub next_members_hash: [u8; 32],
 }
 
 /// A lock that a panicking holder left: what it guards is replaced whole, never half changed.
@@ -93,16 +113,19 @@ impl Engine {
             }
         }
         for (db, state) in databases.iter().filter(|(db, _)| !anchors.contains_key(db)) {
-            // Only a genesis block can be in flight before there is an anchor.
-            if state.head.height > Height(0) {
+            // Only a genesis block or a snapshot can be in flight before there is an anchor.
+            let began = crate::snapshot::origin(store.as_ref(), *db)?;
+            if state.head.height > Height(0) && began != Some(state.checkpoint()) {
                 let why = format!("at height {}, but never acknowledged", state.head.height);
                 return Err(crate::state::damaged(*db, why));
             }
         }
         let uploads = Uploads::load(store.as_ref(), &databases)?;
         let pins = Mutex::new(past::pins(store.as_ref())?);
+        let recent = databases.iter().map(|(db, state)| (*db, VecDeque::from([Arc::clone(state)])));
+        let recent = RwLock::new(recent.collect());
         let databases = RwLock::new(databases);
-        Ok(Self { store, config, databases, turn: Mutex::default(), pins, uploads, lost: Mutex::default() })
+        Ok(Self { store, config, databases, recent, turn: Mutex::default(), pins, uploads, lost: Mutex::default() })
     }
 
     /// Applies the next block of a database's log; the first one creates it. A block that was applied before changes nothing.
@@ -116,7 +139,7 @@ impl Engine {
         if before.as_ref().is_some_and(|state| header.height <= state.head.height) {
             return apply::replay(self.store.as_ref(), block);
         }
-        let Computed { state, mut batch, outcomes, stored, collected } = apply::compute(
+        let Computed { state, mut batch, outcomes, stored, collected, removed } = apply::compute(
             self.store.as_ref(),
             before.as_deref(),
             block,
@@ -130,9 +153,9 @@ impl Engine {
             let upload = self.uploads.take(header.db, root);
             let here = inline || upload.as_ref().is_some_and(UploadGuard::is_checked);
             if !here {
-                // An upload that nobody checked may be anything, and what lies under this key is now served.
-                let cells = state.segments.get(&root).map_or(0, |s| s.preimage.cells);
-                delete_cells(&mut batch, header.db, root, cells);
+                // What lies under this key is served only once it was checked. An upload on its way may be anything: it goes on as a fill.
+                let preimage = state.segments[&root].preimage;
+                self.uploads.begin_fill(&mut batch, header.db, preimage, upload.as_ref().map_or(0, UploadGuard::pages));
                 missing.push(root);
             }
             if let Some(upload) = upload {
@@ -140,11 +163,17 @@ impl Engine {
                 ended.push(upload);
             }
         }
+        let stopped: Vec<_> =
+            removed.iter().filter_map(|root| self.uploads.stop_fill(&mut batch, header.db, *root)).collect();
         if let Err(e) = self.store.commit(batch, Durability::Synced) {
             ended.iter().for_each(|upload| self.uploads.revive(upload));
+            stopped.iter().for_each(|fill| lock(&fill.upload).ended = false);
+            missing.iter().for_each(|root| self.uploads.forget_fill(header.db, *root));
             return Err(e.into());
         }
+        removed.iter().for_each(|root| self.uploads.forget_fill(header.db, *root));
         let checkpoint = state.checkpoint();
+        self.keep_recent(&state);
         self.databases.write().unwrap_or_else(PoisonError::into_inner).insert(header.db, state);
         ended.into_iter().for_each(|upload| self.uploads.end(upload));
         if !collected.is_empty() {
@@ -190,6 +219,22 @@ impl Engine {
         past::height_of(self.store.as_ref(), &state, root)
     }
 
+    /// Makes a database known whose records were written.
+    pub(crate) fn begin(&self, state: DbState) {
+        let state = Arc::new(state);
+        self.keep_recent(&state);
+        self.databases.write().unwrap_or_else(PoisonError::into_inner).insert(state.head.db, state);
+    }
+
+    fn keep_recent(&self, state: &Arc<DbState>) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        let states = recent.entry(state.head.db).or_default();
+        if states.len() == RECENT {
+            states.pop_front();
+        }
+        states.push_back(Arc::clone(state));
+    }
+
     pub(crate) fn state(&self, db: DatabaseId) -> Option<Arc<DbState>> {
         self.databases.read().unwrap_or_else(PoisonError::into_inner).get(&db).cloned()
     }
@@ -215,13 +260,84 @@ impl Engine {
         self.state(db).map(|s| s.checkpoint())
     }
 
+    /// The last block applied.
+    #[must_use]
+    pub fn head(&self, db: DatabaseId) -> Option<Head> {
+        self.state(db).map(|s| Head {
+            height: s.head.height,
+            block: s.head.block,
+            timestamp_ms: s.head.timestamp_ms,
+            root: s.head.root,
+            next_members_hash: s.head.cluster.next_hash,
+        })
+    }
+
+    /// What is kept of a block that was applied: its hash, and what headers above it may carry.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the record cannot be read.
+    pub fn block_record(&self, db: DatabaseId, height: Height) -> Result<Option<BlockRecord>, StoreError> {
+        apply::applied_block(self.store.as_ref(), db, height)
+    }
+
+    /// The committee of a consensus epoch that began here.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the record cannot be read.
+    pub fn committee(&self, db: DatabaseId, epoch: u64) -> Result<Option<Members>, StoreError> {
+        let record = self.store.get(Cf::History, &keys::committee(db, epoch))?;
+        record.map(|bytes| crate::state::decode("committee", &bytes)).transpose()
+    }
+
+    /// A note that this node keeps of a database, beside the replicated state.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the record cannot be read.
+    pub fn note(&self, db: DatabaseId, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.get(Cf::State, &keys::note(db, name))
+    }
+
+    /// All notes whose name begins with `prefix`, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`] where they cannot be read.
+    pub fn notes(&self, db: DatabaseId, prefix: &[u8]) -> Result<Vec<Entry>, StoreError> {
+        let mut found = Vec::new();
+        let start = keys::note(db, prefix);
+        let skip = start.len() - prefix.len();
+        scan_all(self.store.as_ref(), Cf::State, &start, 256, &mut |(key, value)| {
+            found.push((key[skip..].to_vec(), value));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Writes a note; on disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it cannot be written.
+    pub fn set_note(&self, db: DatabaseId, name: &[u8], bytes: Vec<u8>) -> Result<(), StoreError> {
+        let _turn = lock(&self.turn);
+        let mut batch = Batch::new();
+        batch.put(Cf::State, keys::note(db, name), bytes);
+        self.store.commit(batch, Durability::Synced)
+    }
+
+    /// A database as it was after one of its last blocks: up to [`RECENT`] below the head.
+    #[must_use]
+    pub fn view_at(&self, db: DatabaseId, height: Height) -> Option<View<'_>> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        let state = recent.get(&db)?.iter().find(|s| s.head.height == height)?.clone();
+        Some(View { engine: self, state })
+    }
+
     /// The root after a block that was applied.
     ///
     /// # Errors
     /// [`StoreError`] where the record cannot be read.
     pub fn checkpoint_at(&self, db: DatabaseId, height: Height) -> Result<Option<Checkpoint>, StoreError> {
         let record = apply::applied_block(self.store.as_ref(), db, height)?;
-        Ok(record.map(|(block, root)| Checkpoint { db, height, block, root }))
+        Ok(record.map(|record| Checkpoint { db, height, root: record.root }))
     }
 
     /// What became of an operation that was ordered.

@@ -4,6 +4,7 @@
 
 use crate::store::StoreError;
 use fluence_crypto::sign::SignError;
+use fluence_types::limits::EXECUTION_LAG_MAX;
 use fluence_types::op::OpRefusal;
 use fluence_types::segment::HeaderError;
 use fluence_types::{BlockHash, DatabaseId, DbRoot, Height, OpId, SchemaHash, SegmentRoot};
@@ -83,6 +84,25 @@ pub enum ApplyError {
         /// Ours, if we have that height.
         ours: Option<DbRoot>,
     },
+    /// The header names another consensus epoch than that of its height.
+    #[error("block {height} says consensus epoch {got}")]
+    Epoch {
+        /// The epoch it names.
+        got: u64,
+        /// Its height.
+        height: Height,
+    },
+    /// The root that the header carries is too old.
+    #[error("block {height} carries the root of block {executed}, more than {EXECUTION_LAG_MAX} blocks below")]
+    Lag {
+        /// Its height.
+        height: Height,
+        /// The block whose root it carries.
+        executed: Height,
+    },
+    /// The header names another next committee than ours.
+    #[error("block {0} names another next committee than ours")]
+    NextMembers(Height),
     /// The header's hash over operations is of other operations.
     #[error("the header's hash is not that of the block's operations")]
     OpsHash,

@@ -8,11 +8,15 @@
 //!          'S' db root                 a stored segment
 //!          'D' db root                  a segment that left the stored tree, its cells kept for proofs of earlier roots
 //!          'N' db                       the lowest height that must stay provable (local, not replicated)
+//!          'L' db name                  a note of this node's own on the database (local, not replicated)
 //!          'U' root                    an upload that no operation has named yet (local, not replicated)
+//!          'F' db root                 a stored segment whose cells are not all here yet (local, not replicated)
+//!          'O' db                      where the log begins here, if not at genesis (local, not replicated)
 //! History  'B' db height               block hash and root after it
 //!          'V' db height               what the block changed, to go back to the root before it
 //!          'I' db segment id           an id that was used, for ever
 //!          'R' db operation            what became of an operation
+//!          'M' db epoch                the committee of a consensus epoch
 //! Pages    'p' db root page            a page record: cells, then their checksum
 //! Nodes    'n' db root level group     eight sibling digests of a segment tree, then their checksum
 //! ```
@@ -70,8 +74,14 @@ pub const SEGMENT: u8 = b'S';
 pub const COLLECTED: u8 = b'D';
 /// Prefix of [`Cf::State`]: pins.
 pub const PIN: u8 = b'N';
+/// Prefix of [`Cf::State`]: notes.
+pub const NOTE: u8 = b'L';
 /// Prefix of [`Cf::State`]: uploads.
 pub const UPLOAD: u8 = b'U';
+/// Prefix of [`Cf::State`]: fills.
+pub const FILL: u8 = b'F';
+/// Prefix of [`Cf::State`]: origins.
+pub const ORIGIN: u8 = b'O';
 /// Prefix of [`Cf::History`]: blocks.
 pub const BLOCK: u8 = b'B';
 /// Prefix of [`Cf::History`]: how to go back.
@@ -80,6 +90,8 @@ pub const PAST: u8 = b'V';
 pub const SEGMENT_ID: u8 = b'I';
 /// Prefix of [`Cf::History`]: receipts of operations.
 pub const RECEIPT: u8 = b'R';
+/// Prefix of [`Cf::History`]: committees.
+pub const COMMITTEE: u8 = b'M';
 /// Prefix of [`Cf::Pages`].
 pub const PAGE: u8 = b'p';
 /// Prefix of [`Cf::Nodes`].
@@ -132,10 +144,30 @@ pub fn collected(db: DatabaseId, root: SegmentRoot) -> Vec<u8> {
 pub fn pin(db: DatabaseId) -> Vec<u8> {
     of_database(PIN, db)
 }
+/// A note.
+#[must_use]
+pub fn note(db: DatabaseId, name: &[u8]) -> Vec<u8> {
+    key(NOTE, &[db.as_bytes(), name])
+}
+/// A committee.
+#[must_use]
+pub fn committee(db: DatabaseId, epoch: u64) -> Vec<u8> {
+    key(COMMITTEE, &[db.as_bytes(), &epoch.to_be_bytes()])
+}
 /// An upload.
 #[must_use]
 pub fn upload(root: SegmentRoot) -> Vec<u8> {
     key(UPLOAD, &[root.to_field().as_bytes()])
+}
+/// A fill.
+#[must_use]
+pub fn fill(db: DatabaseId, root: SegmentRoot) -> Vec<u8> {
+    key(FILL, &[db.as_bytes(), root.to_field().as_bytes()])
+}
+/// An origin.
+#[must_use]
+pub fn origin(db: DatabaseId) -> Vec<u8> {
+    of_database(ORIGIN, db)
 }
 /// A block of the log.
 #[must_use]
@@ -175,8 +207,8 @@ mod tests {
     #[test]
     fn prefixes_are_unique_within_their_family_and_never_the_stores_own() {
         let families: [&[u8]; 4] = [
-            &[HEAD, WRITER, PROJECTION, SCHEMA, SEGMENT, COLLECTED, PIN, UPLOAD],
-            &[BLOCK, PAST, SEGMENT_ID, RECEIPT],
+            &[HEAD, WRITER, PROJECTION, SCHEMA, SEGMENT, COLLECTED, PIN, NOTE, UPLOAD, FILL, ORIGIN],
+            &[BLOCK, PAST, SEGMENT_ID, RECEIPT, COMMITTEE],
             &[PAGE],
             &[NODE],
         ];

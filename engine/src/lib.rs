@@ -11,12 +11,15 @@
 
 mod apply;
 mod block;
+mod cluster;
 mod engine;
 mod error;
+mod fill;
 mod nodes;
 mod past;
 mod scrub;
 mod segment;
+mod snapshot;
 mod state;
 mod upload;
 mod view;
@@ -31,10 +34,13 @@ pub mod testkit;
 
 pub use apply::Applied;
 pub use block::VerifiedBlock;
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, Head, RECENT};
 pub use error::{ApplyError, EngineError, SegmentError, UploadError};
+pub use fill::Missing;
 pub use nodes::Lost;
 pub use scrub::{LostPage, ScrubProgress};
+pub use snapshot::{SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, Snapshot, SnapshotError, chunk_digest, snapshot_digest};
+pub use state::BlockRecord;
 #[cfg(feature = "rocksdb")]
 pub use store::RocksStore;
 pub use store::{FailingStore, Failure, FjallOptions, FjallStore, MemStore, Store, StoreError};

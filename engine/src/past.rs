@@ -120,6 +120,13 @@ pub(crate) fn record(batch: &mut Batch, before: Option<&DbState>, after: &DbStat
     }
 }
 
+/// Writes the record from which going back begins: nothing before `state` is known here.
+pub(crate) fn begin(batch: &mut Batch, state: &DbState) {
+    let record = Record { after: state.preimage, slots: state.stored.len(), undo: Vec::new() };
+    let key = keys::past(state.head.db, state.head.height);
+    batch.put(Cf::History, key, fluence_types::codec::encode(&record));
+}
+
 /// Drops the records that the pin `before` kept beyond the retention and `now` does not.
 pub(crate) fn forget(batch: &mut Batch, state: &DbState, before: Height, now: Height) {
     let (db, head) = (state.head.db, state.head.height.0);

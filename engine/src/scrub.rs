@@ -1,8 +1,8 @@
-//! Scrub: reads every page and every tree node of every stored segment, and says which are lost.
+//! Scrub: reads every page and every tree node of every stored segment that is here, and says which are lost.
 
 use crate::engine::{Engine, lock};
 use crate::page::pages;
-use crate::view::View;
+use crate::view::{SegmentSummary, View};
 use fluence_types::tree::segment_levels;
 use fluence_types::{DatabaseId, SegmentRoot};
 use rayon::prelude::*;
@@ -38,11 +38,13 @@ impl Engine {
     /// is remembered for [`crate::view::DatabaseSummary::lost_pages`]; a scrub that ran to its end also forgets what is whole again.
     pub fn scrub(&self, progress: &mut dyn FnMut(ScrubProgress) -> bool) -> Vec<LostPage> {
         let views: Vec<View<'_>> = self.databases().into_iter().filter_map(|db| self.view(db).ok()).collect();
-        let of = views.iter().flat_map(|v| v.segments()).map(|s| pages(s.preimage.cells)).sum();
+        let here = |view: &View<'_>, s: &SegmentSummary| view.here(s.root).is_ok();
+        let whole = |view: &View<'_>| view.segments().into_iter().filter(|s| here(view, s)).collect::<Vec<_>>();
+        let of = views.iter().flat_map(whole).map(|s| pages(s.preimage.cells)).sum();
         let mut found: BTreeSet<LostPage> = BTreeSet::new();
         let mut read = 0;
         for view in &views {
-            for segment in view.segments() {
+            for segment in whole(view) {
                 let count = pages(segment.preimage.cells);
                 for from in (0..count).step_by(STEP as usize) {
                     let to = count.min(from + STEP);

@@ -15,10 +15,14 @@ use crate::keys::{self, Cf};
 use crate::store::{Batch, Store, StoreError, scan_all};
 use borsh::{BorshDeserialize, BorshSerialize};
 use fluence_crypto::roots::{Catalogue, aux_root, catalogue_leaf, db_root};
+use fluence_crypto::sign::SignError;
 use fluence_crypto::sum_tree::SumTree;
+use fluence_crypto::vote::members_hash;
 use fluence_crypto::{Fr, field};
-use fluence_types::block::{Checkpoint, Members};
-use fluence_types::limits::SEALED_SCHEMA_BYTES_MAX;
+use fluence_types::block::{Checkpoint, Member, Members};
+use fluence_types::codec::Bounded;
+use fluence_types::limits::{SEALED_SCHEMA_BYTES_MAX, STANDBY_MAX};
+use fluence_types::op::ClusterChange;
 use fluence_types::segment::{LaneKind, PublicSchema};
 use fluence_types::tree::{CatalogueEntry, CatalogueOpening, DbPreimage, SegmentPreimage};
 use fluence_types::{
@@ -41,13 +45,49 @@ pub(crate) struct Head {
     pub(crate) timestamp_ms: u64,
     pub(crate) root: DbRoot,
     pub(crate) owner: Address,
+    /// The committee of the block after this one.
     pub(crate) members: Members,
+    pub(crate) cluster: Cluster,
     /// Blocks a superseded segment is kept; fixed at genesis.
     pub(crate) retention_blocks: u64,
     /// Slots of the stored tree, free ones included.
     pub(crate) slots: u64,
     /// Chain over all receipts.
     pub(crate) history: [u8; 32],
+}
+
+/// What is to become of the committee.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Cluster {
+    /// The committee of the next epoch, as it stands.
+    pub(crate) next: Members,
+    /// Its hash: what headers carry.
+    pub(crate) next_hash: [u8; 32],
+    /// Seats changed in this epoch.
+    pub(crate) changed: u16,
+    /// What the owner asked for and has not come true.
+    pub(crate) wish: Option<ClusterChange>,
+    /// Nodes that wait for a seat.
+    pub(crate) standby: Bounded<Member, STANDBY_MAX>,
+}
+
+impl Cluster {
+    /// Of a committee that stays.
+    pub(crate) fn of(members: &Members) -> Result<Self, SignError> {
+        let (wish, standby) = (None, Bounded::default());
+        Ok(Self { next: members.clone(), next_hash: members_hash(members)?, changed: 0, wish, standby })
+    }
+}
+
+/// What is kept of every block that was applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct BlockRecord {
+    /// Its hash.
+    pub hash: BlockHash,
+    /// The root after it.
+    pub root: DbRoot,
+    /// Hash of the next epoch's committee as it stood after it.
+    pub next_members_hash: [u8; 32],
 }
 
 /// Where a writer stands.
@@ -99,6 +139,7 @@ struct Aux<'a> {
     version: u32,
     owner: Address,
     members: &'a Members,
+    cluster: &'a Cluster,
     retention_blocks: u64,
     writers: Vec<(Address, Writer)>,
     superseded: Vec<(u64, SegmentRoot, Height)>,
@@ -126,7 +167,12 @@ pub(crate) fn leaf(root: SegmentRoot, cells: u64) -> (Fr, u64) {
 
 impl DbState {
     /// A database before its first operation.
-    pub(crate) fn genesis(db: DatabaseId, owner: Address, members: Members, retention_blocks: u64) -> Self {
+    pub(crate) fn genesis(
+        db: DatabaseId,
+        owner: Address,
+        (members, cluster): (Members, Cluster),
+        retention_blocks: u64,
+    ) -> Self {
         let head = Head {
             db,
             height: Height(0),
@@ -135,6 +181,7 @@ impl DbState {
             root: DbRoot::default(),
             owner,
             members,
+            cluster,
             retention_blocks,
             slots: 0,
             history: [0; 32],
@@ -169,6 +216,7 @@ impl DbState {
             version: 1,
             owner: self.head.owner,
             members: &self.head.members,
+            cluster: &self.head.cluster,
             retention_blocks: self.head.retention_blocks,
             writers: self.writers.iter().map(|(a, w)| (*a, *w)).collect(),
             superseded,
@@ -190,7 +238,12 @@ impl DbState {
     }
 
     pub(crate) fn checkpoint(&self) -> Checkpoint {
-        Checkpoint { db: self.head.db, height: self.head.height, block: self.head.block, root: self.head.root }
+        Checkpoint { db: self.head.db, height: self.head.height, root: self.head.root }
+    }
+
+    pub(crate) fn record(&self) -> BlockRecord {
+        let Head { block, root, ref cluster, .. } = self.head;
+        BlockRecord { hash: block, root, next_members_hash: cluster.next_hash }
     }
 
     pub(crate) fn projection(&self, id: ProjectionId) -> Option<&Projection> {
@@ -205,7 +258,8 @@ impl DbState {
     /// Reads a database's state and checks that it makes the root it says.
     pub(crate) fn load(store: &dyn Store, head: Head) -> Result<Self, EngineError> {
         let db = head.db;
-        let mut state = Self::genesis(db, head.owner, head.members.clone(), head.retention_blocks);
+        let committee = (head.members.clone(), head.cluster.clone());
+        let mut state = Self::genesis(db, head.owner, committee, head.retention_blocks);
         state.writers.clear();
         each(store, keys::of_database(keys::WRITER, db), "writer", |suffix, writer| {
             let address = <[u8; 20]>::try_from(suffix).ok().map(Address::from_bytes)?;

@@ -4,18 +4,18 @@
 
 use crate::apply::Applied;
 use crate::block::VerifiedBlock;
-use crate::engine::Engine;
+use crate::engine::{Engine, Head};
 use crate::error::{ApplyError, UploadError};
 use crate::page::cell_bytes;
 use crate::upload::CheckedUpload;
 use fluence_crypto::field;
 use fluence_crypto::roots::schema_hash;
 use fluence_crypto::secret::Secret;
-use fluence_crypto::sign::{NodeKey, OwnerKey, block_hash, op_id, ops_hash, sign_op, sign_receipt};
+use fluence_crypto::sign::{NodeKey, OwnerKey, block_hash, op_id, ops_hash, seat_op, sign_op, sign_receipt, sign_seat};
 use fluence_crypto::tree::{SegmentTree, header_hash, segment_root};
-use fluence_types::block::{Block, BlockHeader, Checkpoint};
+use fluence_types::block::{Block, BlockHeader, Member, Members, epoch_of};
 use fluence_types::limits::GROUP_ROWS;
-use fluence_types::op::{Change, Delivery, Op, OpOutcome, SegmentRef, SignedOp, UnsignedOp};
+use fluence_types::op::{Change, Delivery, Op, OpOutcome, Seat, SeatChange, SegmentRef, SignedOp, UnsignedOp};
 use fluence_types::segment::{
     HeaderBlob, Lane, LaneKind, PublicSchema, SegmentHeader, byte_cells, pack_bytes, sum_cells,
 };
@@ -223,7 +223,7 @@ pub struct TestDb {
     /// Its members.
     pub members: Vec<NodeKey>,
     /// The last block, or none before genesis.
-    pub last: Option<Checkpoint>,
+    pub last: Option<Head>,
     time_ms: u64,
 }
 
@@ -234,7 +234,11 @@ impl TestDb {
         Self {
             db: DatabaseId::from_bytes(array(seed, "database id")),
             owner: TestWriter::new(seed),
-            members: (0..members).map(key).collect(),
+            members: {
+                let mut members: Vec<_> = (0..members).map(key).collect();
+                members.sort_by_key(NodeKey::id);
+                members
+            },
             last: None,
             time_ms: 1_700_000_000_000,
         }
@@ -245,24 +249,37 @@ impl TestDb {
         self.members.iter().map(NodeKey::id).collect()
     }
 
+    /// Its members, as operations name them.
+    pub fn member_list(&self) -> Members {
+        self.members.iter().map(NodeKey::member).collect::<Vec<_>>().try_into().expect("few members")
+    }
+
+    /// A seat change, voted for by the first `votes` members.
+    pub fn seat(&self, epoch: u64, out: Option<NodeId>, join: Option<Member>, votes: usize) -> SignedOp {
+        let seat = Seat { db: self.db, epoch, out, join };
+        let vote = |(i, key): (usize, &NodeKey)| (i as u16, sign_seat(&seat, key));
+        let votes: Vec<_> = self.members.iter().enumerate().take(votes).map(vote).collect();
+        seat_op(SeatChange { seat, votes: votes.try_into().expect("few members") })
+    }
+
     /// The next block with these operations, signed or not as they may be.
     pub fn block(&mut self, ops: Vec<SignedOp>) -> Block {
         self.time_ms += 1000;
         let ids: Vec<OpId> = ops.iter().map(|op| op_id(&op.unsigned)).collect();
-        let (height, parent, executed_height, executed_root) = match &self.last {
-            None => (Height(0), BlockHash::default(), Height(0), DbRoot::default()),
-            Some(last) => (Height(last.height.0 + 1), last.block, last.height, last.root),
+        let (height, parent, executed_height, executed_root, next_members_hash) = match &self.last {
+            None => (Height(0), BlockHash::default(), Height(0), DbRoot::default(), [0; 32]),
+            Some(last) => (Height(last.height.0 + 1), last.block, last.height, last.root, last.next_members_hash),
         };
         let header = BlockHeader {
             db: self.db,
-            consensus_epoch: 0,
+            consensus_epoch: epoch_of(height),
             height,
             parent,
             timestamp_ms: self.time_ms,
             ops_hash: ops_hash(&ids),
             executed_height,
             executed_root,
-            next_members_hash: [0; 32],
+            next_members_hash,
         };
         Block { header, ops: ops.try_into().expect("few operations") }
     }
@@ -274,7 +291,7 @@ impl TestDb {
     pub fn apply(&mut self, engine: &Engine, ops: Vec<SignedOp>) -> Result<Applied, ApplyError> {
         let block = self.block(ops);
         let applied = engine.apply(&VerifiedBlock::verify(block)?)?;
-        self.last = Some(applied.checkpoint);
+        self.last = engine.head(self.db);
         Ok(applied)
     }
 
@@ -291,7 +308,7 @@ impl TestDb {
 
     /// The operation that creates the database.
     pub fn creation(&self) -> Op {
-        Op::CreateDatabase { members: self.member_ids().try_into().expect("few members") }
+        Op::CreateDatabase { members: self.member_list() }
     }
 
     /// Has the owner do one operation in a block of its own.

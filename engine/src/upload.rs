@@ -25,7 +25,7 @@ use fluence_types::limits::{PAGE_BYTES, PAGE_CELLS, SEGMENT_CELLS_MAX};
 use fluence_types::op::Receipt;
 use fluence_types::segment::SegmentHeader;
 use fluence_types::tree::{Cell, SegmentPreimage};
-use fluence_types::{DatabaseId, Height, NodeId, SchemaHash, SegmentId, SegmentRoot, codec};
+use fluence_types::{DatabaseId, FieldBytes, Height, NodeId, SchemaHash, SegmentId, SegmentRoot, codec};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -35,42 +35,73 @@ pub const CHUNK_BYTES_MAX: usize = 8 << 20;
 
 /// What is stored of an upload.
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
-struct UploadRecord {
-    db: DatabaseId,
-    preimage: SegmentPreimage,
-    expiry: Height,
-    pages: u64,
-    checked: Option<(SegmentId, u64, SchemaHash)>,
+pub(crate) struct UploadRecord {
+    pub(crate) db: DatabaseId,
+    pub(crate) preimage: SegmentPreimage,
+    pub(crate) expiry: Height,
+    pub(crate) pages: u64,
+    pub(crate) checked: Option<(SegmentId, u64, SchemaHash)>,
+    pub(crate) kind: Kind,
+}
+
+/// Why its bytes are on their way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// A client sends them, and no operation has named the segment yet.
+    Upload = 0,
+    /// The segment is stored, and its cells are not all here.
+    Fill {
+        /// A whole was wrong: only bytes that were checked against the tree on arrival are taken from now on.
+        distrusts: bool,
+    } = 1,
+}
+
+impl UploadRecord {
+    pub(crate) const fn fill(db: DatabaseId, preimage: SegmentPreimage, pages: u64) -> Self {
+        Self { db, preimage, expiry: Height(u64::MAX), pages, checked: None, kind: Kind::Fill { distrusts: false } }
+    }
+
+    /// Where it is kept.
+    pub(crate) fn key(&self, root: SegmentRoot) -> Vec<u8> {
+        match self.kind {
+            Kind::Upload => keys::upload(root),
+            Kind::Fill { .. } => keys::fill(self.db, root),
+        }
+    }
 }
 
 /// What changes of an upload.
-struct Upload {
-    record: UploadRecord,
-    root: SegmentRoot,
+pub(crate) struct Upload {
+    pub(crate) record: UploadRecord,
+    pub(crate) root: SegmentRoot,
     /// `None` until the first chunk after a restart.
-    builder: Option<TreeBuilder>,
+    pub(crate) builder: Option<TreeBuilder>,
     /// Bytes of a page that is not whole yet.
-    tail: Vec<u8>,
-    /// Ended: ordered, dropped or expired. Whoever still holds it must not write.
-    ended: bool,
+    pub(crate) tail: Vec<u8>,
+    /// Ended: ordered, dropped, expired or filled. Whoever still holds it must not write.
+    pub(crate) ended: bool,
 }
 
 /// An upload, with what never changes of it outside the lock.
-struct Entry {
+pub(crate) struct Entry {
     db: DatabaseId,
     bytes: u64,
-    upload: Mutex<Upload>,
+    pub(crate) upload: Mutex<Upload>,
 }
 
-type Shared = Arc<Entry>;
+pub(crate) type Shared = Arc<Entry>;
 
-fn shared(upload: Upload) -> Shared {
+pub(crate) fn shared(upload: Upload) -> Shared {
     Arc::new(Entry { db: upload.record.db, bytes: bytes_of(&upload.record.preimage), upload: Mutex::new(upload) })
 }
 
 /// All uploads of an engine. Who holds an upload may wait for the map, so who holds the map never waits for an upload.
 pub(crate) struct Uploads {
     by_root: Mutex<BTreeMap<SegmentRoot, Shared>>,
+    /// Stored segments whose cells are not all here: no limit counts them, and no height ends them.
+    pub(crate) fills: Mutex<BTreeMap<(SegmentRoot, DatabaseId), Shared>>,
 }
 
 /// A segment that is here whole and was checked: a member may sign for it.
@@ -84,6 +115,8 @@ pub struct CheckedUpload {
     pub id: SegmentId,
     /// Its rows.
     pub rows: u64,
+    /// The schema in its header, whose lanes it has.
+    pub schema: SchemaHash,
     /// Last height at which an operation may name it.
     pub expiry: Height,
 }
@@ -92,7 +125,8 @@ impl CheckedUpload {
     /// The receipt for `node` to sign.
     #[must_use]
     pub const fn receipt(&self, node: NodeId) -> Receipt {
-        Receipt { node, db: self.db, segment: self.preimage, expiry: self.expiry }
+        let Self { db, preimage: segment, id, rows, schema, expiry } = *self;
+        Receipt { node, db, segment, id, rows, schema, expiry }
     }
 }
 
@@ -107,25 +141,34 @@ impl UploadGuard {
     pub(crate) fn is_checked(&self) -> bool {
         self.checked
     }
+
+    /// The pages that are here.
+    pub(crate) fn pages(&self) -> u64 {
+        lock(&self.upload.upload).record.pages
+    }
 }
 
-const fn bytes_of(preimage: &SegmentPreimage) -> u64 {
+pub(crate) const fn bytes_of(preimage: &SegmentPreimage) -> u64 {
     preimage.cells * CELL_BYTES as u64
 }
 
 impl Upload {
-    fn have(&self) -> u64 {
+    pub(crate) fn of(root: SegmentRoot, record: UploadRecord) -> Self {
+        Self { record, root, builder: None, tail: Vec::new(), ended: false }
+    }
+
+    pub(crate) fn have(&self) -> u64 {
         let paged = (self.record.pages * PAGE_BYTES as u64).min(bytes_of(&self.record.preimage));
         paged + self.tail.len() as u64
     }
 
-    fn reader<'a>(&self, store: &'a dyn Store) -> SegmentReader<'a> {
+    pub(crate) fn reader<'a>(&self, store: &'a dyn Store) -> SegmentReader<'a> {
         SegmentReader { store, db: self.record.db, root: self.root, cells: self.record.preimage.cells }
     }
 
     fn checked(&self) -> Option<CheckedUpload> {
         let UploadRecord { db, preimage, expiry, checked, .. } = self.record;
-        checked.map(|(id, rows, _)| CheckedUpload { db, preimage, id, rows, expiry })
+        checked.map(|(id, rows, schema)| CheckedUpload { db, preimage, id, rows, schema, expiry })
     }
 }
 
@@ -138,11 +181,11 @@ impl Uploads {
                 return Err(StoreError::Damaged(format!("an upload for database {}, which is not here", record.db)));
             }
             let root = segment_root(&record.preimage);
-            let upload = Upload { record, root, builder: None, tail: Vec::new(), ended: false };
-            by_root.insert(root, shared(upload));
+            by_root.insert(root, shared(Upload::of(root, record)));
             Ok(())
         })?;
-        Ok(Self { by_root: Mutex::new(by_root) })
+        let fills = crate::fill::load(store, databases)?;
+        Ok(Self { by_root: Mutex::new(by_root), fills: Mutex::new(fills) })
     }
 
     fn get(&self, root: SegmentRoot) -> Option<Shared> {
@@ -191,7 +234,9 @@ impl Engine {
         let mut all = lock(&self.uploads.by_root);
         let state = self.state(db).ok_or(UploadError::UnknownDatabase(db))?;
         if state.segments.contains_key(&root) {
-            return Ok(bytes_of(preimage));
+            drop(all);
+            let fill = self.uploads.fill(db, root);
+            return Ok(fill.map_or(bytes_of(preimage), |fill| lock(&fill.upload).have()));
         }
         if state.collected.contains_key(&root) {
             return Err(UploadError::Collected(root));
@@ -210,7 +255,7 @@ impl Engine {
         let announced: u64 = all.values().map(|entry| entry.bytes).sum();
         within("bytes of uploads", announced + bytes_of(preimage), self.config.upload_bytes_max)?;
         let expiry = Height(state.head.height.0.saturating_add(self.config.upload_blocks));
-        let record = UploadRecord { db, preimage: *preimage, expiry, pages: 0, checked: None };
+        let record = UploadRecord { db, preimage: *preimage, expiry, pages: 0, checked: None, kind: Kind::Upload };
         let mut batch = Batch::new();
         batch.put(Cf::State, keys::upload(root), codec::encode(&record));
         self.store.commit(batch, Durability::Buffered)?;
@@ -226,37 +271,49 @@ impl Engine {
     /// # Errors
     /// [`UploadError`]; a scalar that is not canonical drops the upload.
     pub fn append_upload(&self, root: SegmentRoot, offset: u64, bytes: &[u8]) -> Result<u64, UploadError> {
-        let entry = self.uploads.get(root).ok_or(UploadError::Unknown(root))?;
+        let entry = self.uploads.get(root).or_else(|| self.uploads.fill_of(root)).ok_or(UploadError::Unknown(root))?;
         let mut upload = lock(&entry.upload);
-        if upload.ended {
+        // One wrong whole is enough: from then on strangers' bytes go into no fill.
+        if upload.ended || upload.record.kind == (Kind::Fill { distrusts: true }) {
             return Err(UploadError::Unknown(root));
         }
+        match self.append(&mut upload, offset, bytes) {
+            Err(Append::Refused(e)) => Err(e),
+            Err(Append::Failed(e)) if upload.record.kind == Kind::Upload => {
+                self.drop_upload(&mut upload)?;
+                Err(e)
+            }
+            Err(Append::Failed(e)) => {
+                self.reset_fill(&mut upload)?;
+                Err(e)
+            }
+            Ok(have) => Ok(have),
+        }
+    }
+
+    /// Takes the next bytes, of an upload or a fill.
+    pub(crate) fn append(&self, upload: &mut Upload, offset: u64, bytes: &[u8]) -> Result<u64, Append> {
+        let refuse = |e| Err(Append::Refused(e));
         let (have, need) = (upload.have(), bytes_of(&upload.record.preimage));
         if offset != have {
-            return Err(UploadError::Offset { got: offset, have });
+            return refuse(UploadError::Offset { got: offset, have });
         }
         let end = offset.saturating_add(bytes.len() as u64);
         if end > need {
-            return Err(UploadError::Overrun { got: end, limit: need });
+            return refuse(UploadError::Overrun { got: end, limit: need });
         }
         if bytes.len() > CHUNK_BYTES_MAX {
             let (got, limit) = (bytes.len() as u64, CHUNK_BYTES_MAX as u64);
-            return Err(UploadError::Limit { what: "bytes of a chunk", got, limit });
+            return refuse(UploadError::Limit { what: "bytes of a chunk", got, limit });
         }
         let mut ready = std::mem::take(&mut upload.tail);
         ready.extend_from_slice(bytes);
         let whole = if end == need { ready.len() } else { ready.len() - ready.len() % PAGE_BYTES };
         upload.tail = ready.split_off(whole);
-        if ready.is_empty() {
-            return Ok(end);
+        if !ready.is_empty() {
+            self.store_pages(upload, &ready).map_err(Append::Failed)?;
         }
-        match self.store_pages(&mut upload, &ready) {
-            Ok(()) => Ok(end),
-            Err(e) => {
-                self.drop_upload(&mut upload)?;
-                Err(e)
-            }
-        }
+        Ok(end)
     }
 
     /// Hashes and writes whole pages.
@@ -283,7 +340,7 @@ impl Engine {
         }
         put_pages(&mut batch, db, root, first, bytes);
         upload.record.pages = builder.pages();
-        batch.put(Cf::State, keys::upload(root), codec::encode(&upload.record));
+        batch.put(Cf::State, upload.record.key(root), codec::encode(&upload.record));
         self.store.commit(batch, Durability::Buffered)?;
         upload.builder = Some(builder);
         Ok(())
@@ -295,7 +352,7 @@ impl Engine {
     /// # Errors
     /// [`UploadError`]; a segment that breaks a rule is dropped.
     pub fn finish_upload(&self, root: SegmentRoot) -> Result<CheckedUpload, UploadError> {
-        let entry = self.uploads.get(root).ok_or(UploadError::Unknown(root))?;
+        let Some(entry) = self.uploads.get(root) else { return self.finish_straggler(root) };
         let mut upload = lock(&entry.upload);
         if upload.ended {
             return Err(UploadError::Unknown(root));
@@ -316,7 +373,8 @@ impl Engine {
         }
     }
 
-    fn check_upload(&self, upload: &mut Upload) -> Result<(), UploadError> {
+    /// The root of the tree over all that was sent, with the records that complete it.
+    pub(crate) fn whole_root(&self, upload: &mut Upload, batch: &mut Batch) -> Result<FieldBytes, UploadError> {
         let (db, root, preimage) = (upload.record.db, upload.root, upload.record.preimage);
         let store = self.store.as_ref();
         let lost = |lost: crate::nodes::Lost| UploadError::Lost(lost.page);
@@ -324,19 +382,25 @@ impl Engine {
             Some(builder) => builder,
             None => TreeBuilder::resume(&upload.reader(store), upload.record.pages).map_err(lost)?,
         };
-        let mut batch = Batch::new();
         let tree_root = if preimage.cells <= PAGE_CELLS as u64 {
             // One page: after a restart the builder has no digest of it, and hashing it again is cheap.
             let cells =
                 cells_fr(&upload.reader(store).page(0).map_err(lost)?).map_err(|at| UploadError::Scalar(at as u64))?;
-            let mut sink = NodeSink { db, root, batch: &mut batch };
+            let mut sink = NodeSink { db, root, batch };
             let mut builder = TreeBuilder::new(preimage.cells);
             builder.push(&PageDigests::of(&cells), &mut sink);
             builder.finish(&mut sink)
         } else {
-            builder.finish(&mut NodeSink { db, root, batch: &mut batch })
+            builder.finish(&mut NodeSink { db, root, batch })
         };
-        if field::to_bytes(&tree_root) != preimage.tree_root {
+        Ok(field::to_bytes(&tree_root))
+    }
+
+    fn check_upload(&self, upload: &mut Upload) -> Result<(), UploadError> {
+        let (db, preimage) = (upload.record.db, upload.record.preimage);
+        let store = self.store.as_ref();
+        let mut batch = Batch::new();
+        if self.whole_root(upload, &mut batch)? != preimage.tree_root {
             return Err(SegmentError::Root.into());
         }
         let header = read_header(&upload.reader(store))?;
@@ -344,7 +408,7 @@ impl Engine {
         let state = self.state(db).ok_or(UploadError::UnknownDatabase(db))?;
         facts.fits(&state)?;
         upload.record.checked = Some((facts.id, facts.rows, facts.schema));
-        batch.put(Cf::State, keys::upload(root), codec::encode(&upload.record));
+        batch.put(Cf::State, keys::upload(upload.root), codec::encode(&upload.record));
         self.store.commit(batch, Durability::Synced)?;
         Ok(())
     }
@@ -387,8 +451,8 @@ impl Engine {
         lock(&self.uploads.by_root).values().map(|entry| entry.bytes).sum()
     }
 
-    /// Checks an operation's uploaded segments as far as only those who hold them can: that id and rows are the header's, and
-    /// the schema is the projection's. Done before an operation is proposed; its outcome in a block cannot depend on it.
+    /// Says early what a block would say of an operation's uploaded segments, where they are here: that id and rows are the header's,
+    /// and the schema is the projection's. The outcome in a block is the receipts' to decide, never this.
     ///
     /// # Errors
     /// [`SegmentError`] naming what differs.
@@ -409,6 +473,14 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Why bytes were not taken.
+pub(crate) enum Append {
+    /// They are out of place; what is here stays.
+    Refused(UploadError),
+    /// They are wrong, or could not be written: what is here is worth nothing.
+    Failed(UploadError),
 }
 
 /// The header cells of a segment that is here.

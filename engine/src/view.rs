@@ -7,9 +7,10 @@ use crate::engine::{Engine, lock};
 use crate::nodes::{Lost, SegmentReader, sibling_plan};
 use crate::page::{CELL_BYTES, cell, pages};
 use crate::state::{DbState, StoredSegment, schema};
-use fluence_types::answer::{HeaderAnswer, OpenRefusal, OpenRequest, SegmentOpening};
-use fluence_types::block::{Checkpoint, Members};
-use fluence_types::limits::ANSWER_BYTES_MAX;
+use fluence_types::answer::{CellRange, HeaderAnswer, OpenRefusal, OpenRequest, SegmentOpening};
+use fluence_types::block::{Checkpoint, Member, Members, ends_epoch};
+use fluence_types::limits::{ANSWER_BYTES_MAX, OPEN_CELLS_MAX};
+use fluence_types::op::ClusterChange;
 use fluence_types::segment::{PublicSchema, SegmentHeader};
 use fluence_types::tree::{CatalogueOpening, Cell, DbPreimage, SegmentPreimage};
 use fluence_types::{Address, DatabaseId, OpId, ProjectionId, SegmentId, SegmentRoot};
@@ -85,6 +86,33 @@ impl View<'_> {
     #[must_use]
     pub fn members(&self) -> &Members {
         &self.state.head.members
+    }
+
+    /// The committee of the next epoch, as it stands.
+    #[must_use]
+    pub fn next_members(&self) -> &Members {
+        &self.state.head.cluster.next
+    }
+
+    /// What the owner asked of the cluster and has not come true.
+    #[must_use]
+    pub fn wish(&self) -> Option<&ClusterChange> {
+        self.state.head.cluster.wish.as_ref()
+    }
+
+    /// The nodes that wait for a seat, in order of preference.
+    #[must_use]
+    pub fn standby(&self) -> &[Member] {
+        &self.state.head.cluster.standby
+    }
+
+    /// Whether a seat change may be ordered in the next block.
+    #[must_use]
+    pub fn seats_open(&self) -> bool {
+        let head = &self.state.head;
+        let next = fluence_types::Height(head.height.0 + 1);
+        crate::cluster::seats_open(next)
+            && (ends_epoch(head.height) || head.cluster.changed < crate::cluster::changes_max(head.members.len()))
     }
 
     /// The owner.
@@ -214,6 +242,27 @@ impl View<'_> {
         Ok((opening, openings))
     }
 
+    /// Cells of a segment for another member, opened to its tree root: also of one that left the stored tree and is still kept.
+    ///
+    /// # Errors
+    /// [`OpenRefusal`]: not here, a range outside the segment or above [`OPEN_CELLS_MAX`], a lost page.
+    pub fn cells(&self, root: SegmentRoot, range: CellRange) -> Result<SegmentOpening, OpenRefusal> {
+        let preimage = match self.state.collected.get(&root) {
+            Some(collected) => collected.preimage,
+            None => self.segment(root)?.preimage,
+        };
+        self.here(root)?;
+        let end = range.first.checked_add(range.count).filter(|end| *end <= preimage.cells);
+        let Some(end) = end.filter(|_| (1..=OPEN_CELLS_MAX).contains(&range.count)) else {
+            let why =
+                format!("{} cells from {} of segment {root}, which has {}", range.count, range.first, preimage.cells);
+            return Err(OpenRefusal::BadRequest(why));
+        };
+        let indices: Vec<u64> = (range.first..end).collect();
+        let opened = self.reader(root, preimage.cells).multi_open(&indices).map_err(|lost| self.lost(root, lost))?;
+        Ok(SegmentOpening { preimage, cells: opened.cells, siblings: opened.siblings })
+    }
+
     /// Bytes of a page's cells, as they lie in its record.
     ///
     /// # Errors
@@ -230,8 +279,19 @@ impl View<'_> {
         self.state.head.db
     }
 
+    /// A stored segment whose cells may be read.
     pub(crate) fn segment(&self, root: SegmentRoot) -> Result<&StoredSegment, OpenRefusal> {
-        self.state.segments.get(&root).ok_or(OpenRefusal::UnknownSegment(root))
+        let segment = self.state.segments.get(&root).ok_or(OpenRefusal::UnknownSegment(root))?;
+        self.here(root)?;
+        Ok(segment)
+    }
+
+    /// Refuses where the cells of a segment are not all here: what lies under its keys was not checked yet.
+    pub(crate) fn here(&self, root: SegmentRoot) -> Result<(), OpenRefusal> {
+        match self.engine.is_missing(self.db(), root) {
+            true => Err(OpenRefusal::NotHere(root)),
+            false => Ok(()),
+        }
     }
 
     pub(crate) fn reader(&self, root: SegmentRoot, cells: u64) -> SegmentReader<'_> {
@@ -246,6 +306,9 @@ impl View<'_> {
             .is_some_and(|now| now.segments.contains_key(&root) || now.collected.contains_key(&root));
         if !still {
             return OpenRefusal::UnknownSegment(root);
+        }
+        if let Err(refusal) = self.here(root) {
+            return refusal;
         }
         lock(&self.engine.lost).insert((self.db(), root, lost.page));
         OpenRefusal::Lost { segment: root, page: lost.page }

@@ -232,6 +232,7 @@ fn sample(
         Some(collected) => collected.preimage,
         None => view.segment(root)?.preimage,
     };
+    view.here(root)?;
     fits("a segment", segment_levels(segment.cells), shape.tree_levels)?;
     let cell = view.reader(root, segment.cells).open(index).map_err(|lost| view.lost(root, lost))?;
     let holdings = if held.len() == 1 { SumPath::single() } else { tree.path(slot) };

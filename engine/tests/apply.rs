@@ -83,7 +83,7 @@ fn refuses_a_database_that_exists_and_a_first_block_that_creates_none() {
     assert!(matches!(other.apply(&engine, vec![define]), Err(ApplyError::Genesis { why: OpRefusal::Database(_), .. })));
     assert!(matches!(other.apply(&engine, vec![]), Err(ApplyError::Genesis { .. })));
     let mut nobody = TestDb::new(3, 0);
-    assert!(matches!(nobody.create(&engine), Err(ApplyError::Genesis { why: OpRefusal::Malformed(_), .. })));
+    assert!(matches!(nobody.create(&engine), Err(ApplyError::Genesis { why: OpRefusal::Cluster(_), .. })));
     nobody = TestDb::new(3, 1);
     nobody.owner.sequence = 1;
     assert!(matches!(nobody.create(&engine), Err(ApplyError::Genesis { why: OpRefusal::Sequence { .. }, .. })));
@@ -372,10 +372,7 @@ fn a_segment_ordered_by_receipts_of_others_becomes_live_and_is_reported_missing(
     assert_eq!(lacking.checkpoint, having.checkpoint, "the outcome does not depend on what a member holds");
     assert_eq!((lacking.missing, having.missing), (vec![a.root()], vec![]));
     assert!(there.view(db.db).unwrap().page(a.root(), 0).is_ok());
-    assert!(matches!(
-        here.view(db.db).unwrap().page(a.root(), 0),
-        Err(fluence_types::answer::OpenRefusal::Lost { page: 0, .. })
-    ));
+    assert!(matches!(here.view(db.db).unwrap().page(a.root(), 0), Err(fluence_types::answer::OpenRefusal::NotHere(_))));
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_restarted_engine_has_the_same_root_and_pages() {
     let folder = tempfile::tempdir().unwrap();
     let (db, segment) = stored(folder.path());
     let engine = open(folder.path());
-    assert_eq!(engine.checkpoint(db.db), db.last);
+    assert_eq!(engine.head(db.db), db.last);
     let view = engine.view(db.db).unwrap();
     let pages: Vec<u8> =
         (0..segment.preimage.cells.div_ceil(64)).flat_map(|p| view.page(segment.root(), p).unwrap()).collect();

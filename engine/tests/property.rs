@@ -68,7 +68,7 @@ fn record(acts: &[Act]) -> Vec<Step> {
         let block = db.block(ops);
         let applied = engine.apply(&VerifiedBlock::verify(block.clone()).unwrap()).unwrap();
         assert!(applied.missing.is_empty());
-        db.last = Some(applied.checkpoint);
+        db.last = engine.head(db.db);
         steps.push(Step { uploads, block, after: applied.checkpoint });
         applied.outcomes.first().is_some_and(|o| o.outcome.is_ok())
     };

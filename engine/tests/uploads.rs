@@ -57,7 +57,8 @@ fn a_segment_of_any_size_builds_its_root_in_chunks_of_any_size_across_restarts()
                 }
             }
             let checked = engine.finish_upload(s.root()).unwrap();
-            let want = CheckedUpload { db: db.db, preimage: s.preimage, id: s.header.id, rows, expiry: Height(3) };
+            let (id, schema) = (s.header.id, s.header.schema);
+            let want = CheckedUpload { db: db.db, preimage: s.preimage, id, rows, schema, expiry: Height(3) };
             assert_eq!(checked, want);
             assert_eq!(open(&store).finish_upload(s.root()).unwrap(), want, "asked again, it says the same");
             assert_eq!(engine.begin_upload(db.db, &s.preimage).unwrap(), all.len() as u64);
@@ -224,28 +225,6 @@ fn whoever_holds_an_upload_refuses_to_propose_an_operation_that_misnames_it() {
     assert!(matches!(engine.check_uploaded(&op(&|s| s.rows += 1)), Err(SegmentError::Facts("the row count"))));
     let other_id = op(&|s| s.id = fluence_types::SegmentId::default());
     assert!(matches!(engine.check_uploaded(&other_id), Err(SegmentError::Facts("the segment id"))));
-}
-
-#[test]
-fn bytes_that_nobody_checked_are_never_served_as_a_segment_that_others_vouched_for() {
-    use fluence_types::answer::OpenRefusal;
-    let (_, there, mut twin) = prepared();
-    let (store, here, mut db) = prepared();
-    let s = segment(1, 1200);
-    let checked = s.upload(&there, twin.db, 30_000).unwrap();
-    // A stranger sends noise for the same root; it is never finished.
-    here.begin_upload(db.db, &s.preimage).unwrap();
-    here.append_upload(s.root(), 0, &vec![0; 40_000]).unwrap();
-    assert!(records(&store) > 0);
-    let op = commit(&[(0, 0)], vec![change(0, vec![s.delivered(twin.receipts(&checked, 1))], vec![])]);
-    twin.act(&there, op.clone()).unwrap().unwrap();
-    let op = db.owner.sign(db.db, op);
-    assert_eq!(db.apply(&here, vec![op]).unwrap().missing, vec![s.root()]);
-    assert_eq!(db.last, twin.last);
-    let lost = OpenRefusal::Lost { segment: s.root(), page: 0 };
-    assert_eq!(here.view(db.db).unwrap().page(s.root(), 0), Err(lost));
-    assert_eq!(records(&store), 0);
-    assert!(matches!(here.append_upload(s.root(), 40_000, &[0]), Err(UploadError::Unknown(_))));
 }
 
 #[test]

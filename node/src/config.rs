@@ -9,6 +9,7 @@ use crate::net::NetConfig;
 use crate::telemetry::LogConfig;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use fluence_consensus::Timing;
 use fluence_types::shape::{CircuitId, StorageShape};
 use fluence_types::{DatabaseId, NodeId};
 use serde::de::DeserializeOwned;
@@ -49,6 +50,8 @@ pub struct StorageConfig {
     pub net: NetConfig,
     /// The store and what is let in.
     pub store: StoreConfig,
+    /// The clusters it is a member of.
+    pub cluster: ClusterSettings,
     /// Proofs.
     pub proving: ProvingConfig,
     /// The chain; none: stores and answers, but has no duty.
@@ -118,6 +121,41 @@ impl Default for StoreConfig {
             quota_bytes: 64 << 30,
             databases_max: 256,
             scrub_at_start: true,
+        }
+    }
+}
+
+/// How replicas agree. All members of a cluster should have the same times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterSettings {
+    /// Milliseconds that a leader with nothing to propose waits.
+    pub idle_ms: u64,
+    /// Milliseconds that a leader may take.
+    pub leader_ms: u64,
+    /// Threads on which all replicas of the node run.
+    pub threads: u32,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self { idle_ms: 1000, leader_ms: 2000, threads: 2 }
+    }
+}
+
+impl ClusterSettings {
+    /// The times of a replica.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        let ms = std::time::Duration::from_millis;
+        let leader = ms(self.leader_ms.max(100));
+        Timing {
+            idle: ms(self.idle_ms.max(10)).min(leader / 2),
+            leader,
+            certification: leader * 3 / 2,
+            retry: leader * 3 / 2,
+            skip: leader * 2,
+            ..Timing::default()
         }
     }
 }
@@ -287,7 +325,7 @@ fn check_common(data_dir: &Path, net: &NetConfig, proving: &ProvingConfig) -> Re
 
 impl Config for StorageConfig {
     const KEYS: &'static [&'static str] =
-        &["data_dir", "identity", "net", "store", "proving", "chain", "log", "metrics"];
+        &["data_dir", "identity", "net", "store", "cluster", "proving", "chain", "log", "metrics"];
 
     fn check(&self) -> Result<(), ConfigError> {
         check_common(&self.data_dir, &self.net, &self.proving)

@@ -109,6 +109,18 @@ impl DataDir {
     pub fn store(&self) -> PathBuf {
         self.root.join("store")
     }
+    /// The journals of the replicas: votes, certificates, blocks.
+    #[must_use]
+    pub fn journals(&self) -> PathBuf {
+        self.root.join("cluster")
+    }
+
+    /// Evidence against members that contradicted themselves.
+    #[must_use]
+    pub fn evidence(&self) -> PathBuf {
+        self.root.join("evidence")
+    }
+
     /// Storage proofs.
     #[must_use]
     pub fn proofs(&self) -> PathBuf {

@@ -44,6 +44,8 @@ fn spoil(prepared: &Prepared<'_>, lie: Lie) -> Result<(), NodeError> {
     }
     let mut spoilt = 0u64;
     for db in prepared.engine.databases() {
+        // The one whose identity it has stole may run as well: a second voter under one key would convict it.
+        crate::cluster::forget_members(prepared.engine, db)?;
         let Ok(view) = prepared.engine.view(db) else { continue };
         for segment in view.segments() {
             let cells = segment.preimage.cells;

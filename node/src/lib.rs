@@ -10,6 +10,7 @@
 
 pub mod arbiter;
 pub mod chain;
+pub mod cluster;
 pub mod config;
 pub mod datadir;
 pub mod identity;

@@ -36,7 +36,10 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info,libp2p=warn,fjall=warn,lsm_tree=warn".to_owned() }
+        Self {
+            format: LogFormat::Text,
+            filter: "info,libp2p=warn,fjall=warn,lsm_tree=warn,commonware=warn,simplex=warn,marshal=warn".to_owned(),
+        }
     }
 }
 

@@ -13,4 +13,4 @@ mod proof;
 pub use export::{export_key, proof_file};
 pub use keys::{KeyError, Keys, Phase};
 pub use memory::peak_memory_bytes;
-pub use proof::{ProveError, Proved, prove, prove_with};
+pub use proof::{ProveError, Proved, prove, prove_range_sum, prove_storage, prove_with};

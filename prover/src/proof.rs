@@ -6,11 +6,12 @@ use ark_bls12_381::{Bls12_381, Fr};
 use ark_ff::UniformRand;
 use ark_groth16::Groth16;
 use ark_relations::gr1cs::{ConstraintSystem, SynthesisError, SynthesisMode};
-use fluence_circuits::{Circuit, WitnessError};
+use fluence_circuits::{Circuit, RangeSumCircuit, StorageCircuit, WitnessError};
 use fluence_types::FieldBytes;
 use fluence_types::proof::ProofBytes;
 use fluence_types::shape::CircuitId;
 use fluence_verifier::groth16::{self, Proof, VerifyError};
+use rand::rngs::OsRng;
 use rand::{CryptoRng, RngCore};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -73,6 +74,26 @@ static PROVING: Mutex<()> = Mutex::new(());
 /// [`ProveError`]; a false statement is refused before any proving.
 pub fn prove<C: Circuit, R: RngCore + CryptoRng>(keys: &Keys, circuit: C, rng: &mut R) -> Result<Proved, ProveError> {
     prove_with(keys, circuit, rng, &mut |_| ())
+}
+
+/// [`prove_with`] of a storage statement, compiled here: a caller's crate need not be optimised for it.
+///
+/// # Errors
+/// As [`prove`].
+pub fn prove_storage(
+    keys: &Keys,
+    circuit: StorageCircuit,
+    progress: &mut dyn FnMut(Phase),
+) -> Result<Proved, ProveError> {
+    prove_with(keys, circuit, &mut OsRng, progress)
+}
+
+/// [`prove`] of a range sum, compiled here.
+///
+/// # Errors
+/// As [`prove`].
+pub fn prove_range_sum(keys: &Keys, circuit: RangeSumCircuit) -> Result<Proved, ProveError> {
+    prove(keys, circuit, &mut OsRng)
 }
 
 /// [`prove`], telling what it does.

@@ -148,4 +148,7 @@ pub enum OpenRefusal {
     /// Something failed inside the node; its log says what.
     #[error("the node failed: {0}")]
     Internal(String) = 7,
+    /// The segment is stored, but its cells are still on their way to this node; another member has them.
+    #[error("segment {0} is not here yet: its cells are being fetched from other members")]
+    NotHere(SegmentRoot) = 8,
 }

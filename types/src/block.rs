@@ -1,11 +1,12 @@
-//! Blocks, checkpoints and certificates: what a cluster agrees on.
+//! Blocks, members and certificates: what a cluster agrees on.
 //!
-//! A cluster of one signs its own checkpoints; the types are those of 3f + 1 members.
+//! Rule    a block's header carries the root after an earlier block, so the certificate of a block certifies that root. A block without
+//!         operations leaves the root as it was; every block with some is followed by one that carries its root.
 //! Source  DESIGN section 7
 
 use crate::codec::Bounded;
-use crate::limits::{BLOCK_OPS_MAX, MEMBERS_MAX};
-use crate::op::{NodeSignature, SignedOp};
+use crate::limits::{BLOCK_OPS_MAX, EPOCH_BLOCKS, MEMBERS_MAX};
+use crate::op::SignedOp;
 use crate::{BlockHash, DatabaseId, DbRoot, Height, NodeId};
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -28,7 +29,7 @@ pub struct BlockHeader {
     pub executed_height: Height,
     /// Database root after that block.
     pub executed_root: DbRoot,
-    /// BLAKE3 of the canonical list of the next committee.
+    /// Hash of the next epoch's committee, as it stood after `executed_height`. Settled in an epoch's last block.
     pub next_members_hash: [u8; 32],
 }
 
@@ -41,36 +42,100 @@ pub struct Block {
     pub ops: Bounded<SignedOp, BLOCK_OPS_MAX>,
 }
 
-/// A database root at a height: what members sign.
+/// A key for votes: a BLS12-381 public key in G2, compressed as Zcash does.
+pub type VoteKeyBytes = [u8; 96];
+/// A vote, several of them together, or a proof of possession: a point of G1, compressed.
+pub type VoteSignature = [u8; 48];
+
+/// A member of a cluster.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Member {
+    /// Who it is: its Ed25519 key, by which peers know it and receipts are signed.
+    pub node: NodeId,
+    /// The key it votes with.
+    pub vote_key: VoteKeyBytes,
+    /// Its proof that it has that key, bound to `node`. Without it, keys could be made of others' keys.
+    pub possession: VoteSignature,
+}
+
+/// The members of a cluster, strictly increasing by node id: the order in which certificates name them.
+pub type Members = Bounded<Member, MEMBERS_MAX>;
+
+/// The place of a node among members.
+#[must_use]
+pub fn position(members: &[Member], node: &NodeId) -> Option<usize> {
+    members.binary_search_by(|m| m.node.cmp(node)).ok()
+}
+
+/// A database root at a height: what a certificate says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize, serde::Serialize, serde::Deserialize)]
 pub struct Checkpoint {
     /// The database.
     pub db: DatabaseId,
     /// The height.
     pub height: Height,
-    /// Hash of the block at that height.
-    pub block: BlockHash,
-    /// Root after applying it.
+    /// Root after applying the block at that height.
     pub root: DbRoot,
 }
 
-/// A checkpoint with attributable signatures of members (domain `CHECKPOINT`). Becomes a
-/// `CertifiedCheckpoint` in `verifier`, against a member set the caller trusts.
+/// A block that a quorum of its epoch's committee finalized, and so the root that its header carries. Becomes a `CertifiedCheckpoint`
+/// in `verifier`, against a committee the caller trusts.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
 pub struct Certificate {
-    /// What is signed.
-    pub checkpoint: Checkpoint,
-    /// Index into the member list, strictly increasing, and that member's signature.
-    pub signatures: Bounded<(u16, NodeSignature), MEMBERS_MAX>,
+    /// The block's header. The votes are over its hash.
+    pub header: BlockHeader,
+    /// The view in which it was finalized; views are counted anew in each epoch, from 1.
+    pub view: u64,
+    /// The view of its parent, 0 for the epoch's first block.
+    pub parent_view: u64,
+    /// Who signed: bit i is the i-th member.
+    pub signers: u32,
+    /// Their finalize votes, added up.
+    pub signature: VoteSignature,
 }
 
-/// The members of a cluster, in the order in which signatures name them.
-pub type Members = Bounded<NodeId, MEMBERS_MAX>;
+impl Certificate {
+    /// The root it certifies: that after `header.executed_height`, not after the block itself.
+    #[must_use]
+    pub const fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { db: self.header.db, height: self.header.executed_height, root: self.header.executed_root }
+    }
+}
+
+/// A committee handing over to the next: the certificate of its epoch's last block, which names the next by its hash, and that committee.
+/// Bytes from a stranger until `verifier::committee::follow` has checked them.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Handover {
+    /// Of the last block of an epoch.
+    pub certificate: Certificate,
+    /// The committee of the next epoch.
+    pub members: Members,
+}
+
+/// The consensus epoch of a height: a period of [`EPOCH_BLOCKS`] blocks with one committee.
+#[must_use]
+pub const fn epoch_of(height: Height) -> u64 {
+    height.0 / EPOCH_BLOCKS
+}
+
+/// Whether a height is its epoch's last. The certificate of that block settles the next committee.
+#[must_use]
+pub const fn ends_epoch(height: Height) -> bool {
+    height.0 % EPOCH_BLOCKS == EPOCH_BLOCKS - 1
+}
 
 /// Signatures needed of `members`: 2f + 1 where `members` >= 3f + 1; all of 1.
+#[cfg(not(feature = "planted"))]
 #[must_use]
 pub const fn quorum(members: usize) -> usize {
     members - members.saturating_sub(1) / 3
+}
+
+/// Signatures needed of `members`, and one less on a thread where the simulator planted that bug.
+#[cfg(feature = "planted")]
+#[must_use]
+pub fn quorum(members: usize) -> usize {
+    members - members.saturating_sub(1) / 3 - usize::from(members > 1 && crate::planted::is_quorum_short())
 }
 
 #[cfg(test)]

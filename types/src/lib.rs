@@ -11,6 +11,8 @@ pub mod field;
 pub mod ids;
 pub mod limits;
 pub mod op;
+#[doc(hidden)]
+pub mod planted;
 pub mod proof;
 pub mod segment;
 pub mod shape;

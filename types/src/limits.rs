@@ -48,6 +48,14 @@ pub const WRITERS_MAX: usize = 1024;
 pub const WRITERS_EVER_MAX: usize = 8 * WRITERS_MAX;
 /// Members of a cluster: 3f + 1 with f up to 10.
 pub const MEMBERS_MAX: usize = 31;
+/// Nodes that wait to take a member's place.
+pub const STANDBY_MAX: usize = 16;
+/// Blocks of a consensus epoch. Committees change at its end only.
+pub const EPOCH_BLOCKS: u64 = 64;
+/// Handovers in one answer; who is further behind asks again.
+pub const HANDOVERS_MAX: usize = 64;
+/// A block carries the root of one of the blocks that are at most this far below it.
+pub const EXECUTION_LAG_MAX: u64 = 8;
 /// Operations in a block.
 pub const BLOCK_OPS_MAX: usize = 4096;
 /// Bytes of an encoded block.

@@ -4,13 +4,16 @@
 //!         or roll back, but never invent, reorder or replay. `SignedOp -> VerifiedOp` is in `crypto::sign`.
 //! Source  DESIGN section 7
 
+use crate::block::{Member, Members};
 use crate::codec::Bounded;
 use crate::limits::{
-    CHANGES_MAX, INLINE_SEGMENT_BYTES_MAX, LIVE_SEGMENTS_MAX, MEMBERS_MAX, PROJECTIONS_MAX, WRITERS_MAX,
+    CHANGES_MAX, INLINE_SEGMENT_BYTES_MAX, LIVE_SEGMENTS_MAX, MEMBERS_MAX, PROJECTIONS_MAX, STANDBY_MAX, WRITERS_MAX,
 };
 use crate::segment::PublicSchema;
 use crate::tree::SegmentPreimage;
-use crate::{Address, DatabaseId, Height, NodeId, OpId, ProjectionId, SegmentId, SegmentRoot, TableId, Version};
+use crate::{
+    Address, DatabaseId, Height, NodeId, OpId, ProjectionId, SchemaHash, SegmentId, SegmentRoot, TableId, Version,
+};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// A signature by a node's Ed25519 key.
@@ -27,6 +30,12 @@ pub struct Receipt {
     pub db: DatabaseId,
     /// The segment.
     pub segment: SegmentPreimage,
+    /// The id in its header.
+    pub id: SegmentId,
+    /// The rows in its header.
+    pub rows: u64,
+    /// The schema in its header: the member knows that its lanes are those of this schema.
+    pub schema: SchemaHash,
     /// Last height at which the receipt may be ordered.
     pub expiry: Height,
 }
@@ -84,8 +93,8 @@ pub struct Change {
 pub enum Op {
     /// Genesis: the first operation of a database, signed by its owner, who becomes its first writer.
     CreateDatabase {
-        /// The members of the cluster that keeps it.
-        members: Bounded<NodeId, MEMBERS_MAX>,
+        /// The members of the cluster that keeps it, strictly increasing by node id.
+        members: Members,
     } = 1,
     /// Adds an empty projection at the next free id.
     DefineProjection {
@@ -108,6 +117,55 @@ pub enum Op {
         /// Sorted, without repeats; the owner need not be named.
         writers: Bounded<Address, WRITERS_MAX>,
     } = 4,
+    /// Asks for another committee; by the owner only. Nobody's seat changes before the members agree that the newcomer is ready.
+    Cluster(ClusterChange) = 5,
+    /// Changes a seat from the next epoch on; by the members themselves: no writer signs it, its votes are its authority.
+    Seat(SeatChange) = 6,
+}
+
+/// What an owner wants of its cluster. A later one replaces an earlier one that has not come true.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum ClusterChange {
+    /// Another member.
+    Join(Member) = 1,
+    /// One member less.
+    Leave(NodeId) = 2,
+    /// One in the place of another.
+    Replace {
+        /// Who goes.
+        out: NodeId,
+        /// Who comes.
+        with: Member,
+    } = 3,
+    /// The nodes that wait to replace a member that is missing, in order of preference.
+    Standby(Bounded<Member, STANDBY_MAX>) = 4,
+    /// Nothing any more: what was asked for and has not come true is dropped.
+    Cancel = 5,
+}
+
+/// A change of one seat: what members vote for, each by its Ed25519 key (domain `SEAT`).
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Seat {
+    /// The database.
+    pub db: DatabaseId,
+    /// The consensus epoch whose committee votes, and at whose end the seat changes.
+    pub epoch: u64,
+    /// Who goes.
+    pub out: Option<NodeId>,
+    /// Who comes: it was seen to have everything, by its storage proof.
+    pub join: Option<Member>,
+}
+
+/// A seat change with the votes of a quorum.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct SeatChange {
+    /// The change.
+    pub seat: Seat,
+    /// Place among the members, strictly increasing, and that member's signature.
+    pub votes: Bounded<(u16, NodeSignature), MEMBERS_MAX>,
 }
 
 /// An operation before it is signed.
@@ -205,6 +263,9 @@ pub enum OpRefusal {
     /// The operation is malformed in a way the codec cannot see.
     #[error("malformed operation: {0}")]
     Malformed(String) = 12,
+    /// The cluster cannot change so now.
+    #[error("cluster change refused: {0}")]
+    Cluster(String) = 13,
 }
 
 /// What became of an ordered operation.

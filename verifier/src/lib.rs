@@ -4,6 +4,7 @@
 //! Source  DESIGN sections 6, 7 and 11; `docs/protocol/proof-file.md`
 
 pub mod answer;
+pub mod committee;
 pub mod groth16;
 pub mod known_keys;
 pub mod proof_file;

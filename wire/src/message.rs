@@ -2,18 +2,21 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use fluence_types::answer::{Answer, HeaderAnswer, OpenRefusal, OpenRequest, Snapshot};
-use fluence_types::block::{Certificate, Members};
+use fluence_types::block::{Certificate, Handover, Member, Members};
 use fluence_types::codec::Bounded;
+use fluence_types::limits::{HANDOVERS_MAX, PAGE_BYTES};
 use fluence_types::op::{OpReceipt, SignedOp, SignedReceipt};
 use fluence_types::proof::ProofBytes;
 use fluence_types::segment::PublicSchema;
 use fluence_types::shape::{RangeSumShape, StorageShape};
 use fluence_types::statement::{RangeSum, RangeSumQuery, Storage};
 use fluence_types::tree::SegmentPreimage;
-use fluence_types::{Address, DatabaseId, Epoch, Fingerprint, Height, NodeId, OpId, ProjectionId, SegmentRoot};
+use fluence_types::{Address, DatabaseId, DbRoot, Epoch, Fingerprint, Height, NodeId, OpId, ProjectionId, SegmentRoot};
 
 /// Most databases listed in one [`Status`].
 pub const STATUS_DATABASES_MAX: usize = 4096;
+/// Most nodes in one introduction: members and those that wait.
+pub const INTRODUCE_MAX: usize = 64;
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -85,6 +88,96 @@ pub enum Request {
         /// The database.
         db: DatabaseId,
     } = 12,
+    /// How the committee changed from an epoch on: the certificates by which each handed over to the next.
+    Handovers {
+        /// The database.
+        db: DatabaseId,
+        /// The first epoch of the committee that the asker trusts.
+        from_epoch: u64,
+    } = 13,
+    /// A page of a stored segment, for a member that lacks it.
+    FetchPage {
+        /// The database.
+        db: DatabaseId,
+        /// The segment.
+        segment: SegmentRoot,
+        /// The page, 64 cells each.
+        page: u64,
+    } = 14,
+    /// Says where nodes of a database's cluster are reached. A hint: a node proves who it is when it is dialled.
+    Introduce {
+        /// The database.
+        db: DatabaseId,
+        /// Nodes and their addresses.
+        peers: Bounded<(NodeId, Addresses), INTRODUCE_MAX>,
+    } = 15,
+    /// How does the database's cluster stand?
+    Cluster {
+        /// The database.
+        db: DatabaseId,
+    } = 16,
+    /// Follow a database, to take a seat in its cluster: fetch its state from the members, and keep level.
+    Follow {
+        /// The database.
+        db: DatabaseId,
+        /// The first consensus epoch of the committee.
+        epoch: u64,
+        /// The committee, which the asker vouches for.
+        members: Members,
+        /// Where its members are reached.
+        peers: Bounded<(NodeId, Addresses), INTRODUCE_MAX>,
+    } = 17,
+}
+
+/// Where a node is reached: multiaddresses.
+pub type Addresses = Bounded<Bounded<u8, 256>, 8>;
+
+/// How a database's cluster stands, as one node sees it. Nothing in it is signed but the certificate.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ClusterStatus {
+    /// The database.
+    pub db: DatabaseId,
+    /// The consensus epoch of the next block.
+    pub epoch: u64,
+    /// The last view finalized in it.
+    pub view: u64,
+    /// The last block executed here.
+    pub height: Height,
+    /// The last block known to be finalized; above `height` while the node catches up.
+    pub finalized: Height,
+    /// The root after `height`.
+    pub root: DbRoot,
+    /// Whether this node votes.
+    pub voting: bool,
+    /// Operations that wait here.
+    pub waiting: u64,
+    /// Segments whose cells are not all here yet, and the bytes still to come.
+    pub missing_segments: u64,
+    /// See `missing_segments`.
+    pub missing_bytes: u64,
+    /// The committee.
+    pub members: Bounded<MemberStatus, { fluence_types::limits::MEMBERS_MAX }>,
+    /// The next epoch's committee, as it stands.
+    pub next: Bounded<NodeId, { fluence_types::limits::MEMBERS_MAX }>,
+    /// What the owner asked for and has not come true.
+    pub wish: Option<fluence_types::op::ClusterChange>,
+    /// Nodes that wait for a seat.
+    pub standby: Bounded<NodeId, { fluence_types::limits::STANDBY_MAX }>,
+    /// The latest certificate.
+    pub certificate: Option<Certificate>,
+}
+
+/// A member, as one node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct MemberStatus {
+    /// The member.
+    pub node: NodeId,
+    /// Milliseconds since it was heard voting; none where it was not since the start.
+    pub heard_ms_ago: Option<u64>,
+    /// The last block whose certificate it signed, among the last ones.
+    pub signed: Option<Height>,
+    /// Whether a connection to it is open.
+    pub connected: bool,
 }
 
 /// A response.
@@ -130,13 +223,21 @@ pub enum Response {
     } = 11,
     /// To `Schemas`.
     Schemas(Bounded<PublicSchema, { fluence_types::limits::PROJECTIONS_MAX as usize }>) = 12,
+    /// To `Handovers`: the changes since, oldest first; epochs in which nothing changed are left out. Full lists go on: ask again.
+    Handovers(Bounded<Handover, HANDOVERS_MAX>) = 13,
+    /// To `FetchPage`: its cells, 256 bytes each. Nothing is proven by them alone: the asker knows the tree, or recomputes it.
+    Page(Bounded<u8, PAGE_BYTES>) = 14,
+    /// To `Introduce` and `Follow`: noted.
+    Noted = 15,
+    /// To `Cluster`.
+    Cluster(Box<ClusterStatus>) = 16,
 }
 
 /// Who a node is and what it keeps.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Status {
-    /// Its id.
-    pub node: NodeId,
+    /// Itself as it would join a cluster: its id, the key it votes with, and the proof that it has that key.
+    pub member: Member,
     /// Its software, as "fluence 0.1.0".
     pub software: Bounded<u8, 128>,
     /// Its databases by id, with the latest certificate of each.
@@ -146,6 +247,11 @@ pub struct Status {
 }
 
 impl Status {
+    /// Its id.
+    #[must_use]
+    pub const fn node(&self) -> NodeId {
+        self.member.node
+    }
     /// The storage shape.
     #[must_use]
     pub const fn shape(&self) -> StorageShape {
@@ -161,8 +267,14 @@ pub struct DatabaseStatus {
     pub db: DatabaseId,
     /// Its owner.
     pub owner: Address,
-    /// Its cluster.
+    /// The committee of `epoch`.
     pub members: Members,
+    /// The consensus epoch that the node is in.
+    pub epoch: u64,
+    /// The last block it has applied; its certificate is of an earlier one, or of this.
+    pub height: Height,
+    /// Other members that it hears now.
+    pub peers: u32,
     /// Latest certified root.
     pub certificate: Certificate,
     /// Its number of projections.
@@ -205,7 +317,11 @@ impl ProvedRangeSum {
     /// The statement that the proof is of.
     #[must_use]
     pub const fn statement(&self) -> RangeSum {
-        RangeSum { db_root: self.snapshot.certificate.checkpoint.root, query_digest: self.query_digest, sum: self.sum }
+        RangeSum {
+            db_root: self.snapshot.certificate.header.executed_root,
+            query_digest: self.query_digest,
+            sum: self.sum,
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) async fn run(args: &Doctor, home: &Home, out: &Out) -> Result<()> {
     checks.push(prover_keys(home));
     if let Ok(config) = home.config() {
         for (name, database) in &config.databases {
-            if let Some(node) = &database.node {
+            for node in &database.nodes {
                 checks.push(reach_node(name, node, limit).await);
             }
         }

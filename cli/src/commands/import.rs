@@ -66,7 +66,10 @@ pub(crate) async fn run(args: &Import, home: &Home, out: &Out) -> Result<()> {
     }
     write_note(&note_path, &Note { file: args.file.clone(), version_before: version, done: false })?;
     let begun = Instant::now();
-    let committed = file_into(&table, &args.file, &options, out).await?;
+    let committed = match imported(&table, &args.file, &options, out).await? {
+        Ok(committed) => committed,
+        Err(e) => return Err(remote::failure_of(&database, e, NOT_DONE).await),
+    };
     write_note(&note_path, &Note { file: args.file.clone(), version_before: version, done: true })?;
 
     let seconds = begun.elapsed().as_secs_f64();
@@ -91,13 +94,26 @@ pub(crate) async fn run(args: &Import, home: &Home, out: &Out) -> Result<()> {
     Ok(())
 }
 
-/// Imports a file into a table with progress: rows read and sealed, then bytes sent.
+/// What to say of an import that failed.
+const NOT_DONE: &str = "the import did not happen";
+
+/// Imports a file into a table with progress.
 pub(crate) async fn file_into<T: Transport>(
     table: &Table<T>,
     file: &Path,
     options: &CsvOptions,
     out: &Out,
 ) -> Result<Committed> {
+    imported(table, file, options, out).await?.map_err(|e| remote::failure(e, NOT_DONE))
+}
+
+/// The same: rows read and sealed, then bytes sent.
+async fn imported<T: Transport>(
+    table: &Table<T>,
+    file: &Path,
+    options: &CsvOptions,
+    out: &Out,
+) -> Result<Result<Committed, ClientError>> {
     let total = lines(file).doing(format!("cannot read {}", file.display()))?.saturating_sub(1);
     let batches = CsvBatches::open(file, table.schema(), options)
         .doing(format!("cannot read {}", file.display()))
@@ -127,7 +143,7 @@ pub(crate) async fn file_into<T: Transport>(
     for bar in reading.into_iter().chain(sending) {
         bar.done();
     }
-    outcome.map_err(|e| remote::failure(e, "the import did not happen"))
+    Ok(outcome)
 }
 
 /// Line ends of a file.

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::io::IsTerminal;
 
 pub(crate) fn run(args: &Init, home: &Home, out: &Out) -> Result<()> {
-    if let Some(node) = &args.place.node {
+    for node in &args.place.node {
         crate::remote::check_address(node)?;
     }
     if let Some(contract) = &args.contract
@@ -22,8 +22,8 @@ pub(crate) fn run(args: &Init, home: &Home, out: &Out) -> Result<()> {
     }
     let new = home.create()?;
     let mut config = home.config()?;
-    if let Some(node) = &args.place.node {
-        config.databases.entry(args.place.db.clone()).or_default().node = Some(node.clone());
+    if !args.place.node.is_empty() {
+        config.databases.entry(args.place.db.clone()).or_default().nodes = args.place.node.clone();
     }
     if args.rpc.is_some() || args.contract.is_some() {
         let chain = config.chain.get_or_insert_with(Chain::default);
@@ -51,10 +51,9 @@ pub(crate) fn run(args: &Init, home: &Home, out: &Out) -> Result<()> {
             out.note("now: `fluence keys backup`, and keep the phrase away from this machine");
         }
         for (name, database) in &config.databases {
-            out.line(format!(
-                "database  {name} at {}",
-                database.node.as_deref().unwrap_or("no node yet (--node ADDR)")
-            ));
+            let nodes =
+                if database.nodes.is_empty() { "no node yet (--node ADDR)" } else { &database.nodes.join(", ") };
+            out.line(format!("database  {name} at {nodes}"));
         }
     });
     Ok(())

@@ -1,5 +1,6 @@
 //! One module per command.
 
+pub(crate) mod cluster;
 pub(crate) mod doctor;
 pub(crate) mod import;
 pub(crate) mod init;
@@ -8,4 +9,5 @@ pub(crate) mod markdown;
 pub(crate) mod proofs;
 pub(crate) mod query;
 pub(crate) mod service;
+pub(crate) mod up;
 pub(crate) mod verify;

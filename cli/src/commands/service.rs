@@ -13,14 +13,14 @@ pub(crate) async fn node(args: &Service, out: &Out) -> Result<()> {
     let config: StorageConfig = load(args)?;
     logs(&config.log)?;
     out.note(format!("storage node in {}", config.data_dir.display()));
-    fluence_node::run_storage(config, shutdown(args)).await.map_err(failure)
+    fluence_node::run_storage(config, shutdown(args.stop_with_stdin)).await.map_err(failure)
 }
 
 pub(crate) async fn arbiter(args: &Service, out: &Out) -> Result<()> {
     let config: ArbiterConfig = load(args)?;
     logs(&config.log)?;
     out.note(format!("arbiter in {}", config.data_dir.display()));
-    fluence_node::run_arbiter(config, shutdown(args)).await.map_err(failure)
+    fluence_node::run_arbiter(config, shutdown(args.stop_with_stdin)).await.map_err(failure)
 }
 
 pub(crate) async fn liar(args: &Service, out: &Out) -> Result<()> {
@@ -28,7 +28,7 @@ pub(crate) async fn liar(args: &Service, out: &Out) -> Result<()> {
     logs(&config.log)?;
     out.warn("a lying node: it spoils the data it is given");
     let lie = Lie { spare_headers: true };
-    fluence_node::liar::run(config, lie, shutdown(args)).await.map_err(failure)
+    fluence_node::liar::run(config, lie, shutdown(args.stop_with_stdin)).await.map_err(failure)
 }
 
 fn load<C: Config>(args: &Service) -> Result<C> {
@@ -56,9 +56,9 @@ fn logs(config: &telemetry::LogConfig) -> Result<()> {
 }
 
 /// Cancelled by SIGINT, SIGTERM and, where a parent asked for it, the end of standard input.
-fn shutdown(args: &Service) -> CancellationToken {
+pub(crate) fn shutdown(stop_with_stdin: bool) -> CancellationToken {
     let token = fluence_node::shutdown_on_signal();
-    if args.stop_with_stdin {
+    if stop_with_stdin {
         let token = token.clone();
         // A thread, not a task: a blocking read must not hold the runtime up when the node stops by itself.
         std::thread::spawn(move || {

@@ -1,23 +1,20 @@
 //! Who plays: four storage nodes and an arbiter, each a process of this program with its own folder, keys and log.
 
 use super::children::{Child, MemoryWatch, tail};
-use crate::error::{Context, Failure, Help, Result};
+use crate::error::{Context, Failure, Result};
+use crate::processes::{await_run_file, service, write_toml};
 use fluence_crypto::secret::Secret;
 use fluence_node::config::{
     ArbiterConfig, ChainConfig, JudgeConfig, MetricsConfig, PeerConfig, ProvingConfig, RpcUrl, StorageConfig,
 };
+use fluence_node::identity;
 use fluence_node::net::NetConfig;
 use fluence_node::telemetry::LogConfig;
-use fluence_node::{RunFile, identity};
 use fluence_types::shape::{CircuitId, StorageShape};
 use fluence_types::{Address, NodeId};
 use rand::rngs::OsRng;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
 
-/// Longest start of a process: it opens its store and checks every page.
-const START_LIMIT: Duration = Duration::from_secs(60);
 /// Milliseconds between two looks at the chain: the demo moves time by hand.
 const POLL_MS: u64 = 250;
 /// Blocks after an epoch's start before the arbiter challenges.
@@ -124,6 +121,13 @@ impl Node {
             // Waiting for the process is a blocking act.
             let stopped = tokio::task::spawn_blocking(move || child.stop()).await;
             stopped.expect("stopping a child does not panic");
+        }
+    }
+
+    /// Kills it: no signal that it could answer.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill();
         }
     }
 
@@ -237,7 +241,10 @@ fn proving(stage: &Stage) -> ProvingConfig {
 
 /// What the store's own library tells at `info` would hide what the node says.
 fn log() -> LogConfig {
-    LogConfig { filter: "info,libp2p=warn,fjall=warn,lsm_tree=warn".to_owned(), ..LogConfig::default() }
+    LogConfig {
+        filter: "info,libp2p=warn,fjall=warn,lsm_tree=warn,commonware=warn,simplex=warn,marshal=warn".to_owned(),
+        ..LogConfig::default()
+    }
 }
 
 fn chain(stage: &Stage, operator: &Account) -> ChainConfig {
@@ -246,40 +253,5 @@ fn chain(stage: &Stage, operator: &Account) -> ChainConfig {
         deployment: stage.deployment.clone(),
         operator_key: Some(operator.path.clone()),
         poll_ms: POLL_MS,
-    }
-}
-
-/// This program again, in another role.
-fn service(role: &str, config: &Path) -> Result<Command> {
-    let mut command = Command::new(super::place::own_program()?);
-    command.args([role, "--quiet", "--stop-with-stdin", "--config"]).arg(config);
-    // The demo's own environment must not reconfigure its nodes.
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("FLUENCE_") {
-            command.env_remove(name);
-        }
-    }
-    Ok(command)
-}
-
-fn write_toml(path: &Path, value: &impl serde::Serialize) -> Result<()> {
-    let text = toml::to_string_pretty(value).doing("a configuration cannot be written down")?;
-    std::fs::write(path, text).doing(format!("cannot write {}", path.display()))
-}
-
-async fn await_run_file(child: &mut Child, data_dir: &Path) -> Result<RunFile> {
-    let begun = Instant::now();
-    loop {
-        child.check()?;
-        if let Ok(run) = RunFile::read(data_dir)
-            && run.pid == child.pid()
-        {
-            return Ok(run);
-        }
-        if begun.elapsed() > START_LIMIT {
-            return Err(Failure::failed(format!("{} was not ready within {} s", child.name(), START_LIMIT.as_secs())))
-                .or_help(child.tail());
-        }
-        tokio::time::sleep(Duration::from_millis(30)).await;
     }
 }

@@ -5,12 +5,14 @@ use crate::flows::{Flights, database, imported};
 use crate::local::{Net, Node};
 use fluence_client::{Aggregate, ClientError, KeyRange, Select, SumExpr};
 use fluence_crypto::secret::Secret;
-use fluence_crypto::sign::{self, NodeKey};
+use fluence_crypto::sign::NodeKey;
+use fluence_crypto::vote;
 use fluence_types::answer::{Answer, SegmentOpening, Snapshot};
 use fluence_types::codec::{Bounded, decode, encode};
 use fluence_types::limits::{ANSWER_BYTES_MAX, PAGE_CELLS};
 use fluence_types::{DatabaseId, FieldBytes, Height};
 use fluence_verifier::answer::{self, Trust};
+use fluence_verifier::committee::Committee;
 use fluence_wire::{Request, Response};
 use futures::executor::block_on;
 use std::collections::BTreeMap;
@@ -47,8 +49,7 @@ async fn ask(table: &Flights, sums: bool) -> Result<(), ClientError> {
 
 /// A snapshot of the table as it was before its last commit: an old height, an old list of live segments.
 async fn older(table: &Flights, node: &Node) -> Snapshot {
-    let opening = node.engine.snapshot(table.db(), table.projection()).unwrap();
-    Snapshot { certificate: node.certify(node.engine.checkpoint(table.db()).unwrap()), opening }
+    node.snapshot(table.db(), table.projection()).unwrap()
 }
 
 #[test]
@@ -163,13 +164,14 @@ fn every_kind_of_lie_about_cells_is_refused_and_named() {
                 })
             }),
             (
-                "another member's signature",
-                &["not a signature by node"],
+                "another node's signature",
+                &["not signed by the members"],
                 Box::new(move || {
                     let key = NodeKey::new(other_key.expose(|k| Secret::new(*k)));
                     Box::new(move |_, _, a| {
                         let c = &mut a.snapshot.certificate;
-                        c.signatures = Bounded::new(vec![(0, sign::sign_checkpoint(&c.checkpoint, &key))]).unwrap();
+                        let alone = Bounded::new(vec![key.member()]).unwrap();
+                        *c = vote::certify(c.header.clone(), c.view, c.parent_view, &alone, &[&key]).unwrap();
                     })
                 }),
             ),
@@ -178,7 +180,7 @@ fn every_kind_of_lie_about_cells_is_refused_and_named() {
                 &["0 of 1 members signed"],
                 Box::new(|| {
                     Box::new(|_, _, a| {
-                        a.snapshot.certificate.signatures = Bounded::default();
+                        a.snapshot.certificate.signers = 0;
                     })
                 }),
             ),
@@ -187,9 +189,9 @@ fn every_kind_of_lie_about_cells_is_refused_and_named() {
                 &["is about database"],
                 Box::new(|| {
                     Box::new(|node, _, a| {
-                        let mut checkpoint = a.snapshot.certificate.checkpoint;
-                        checkpoint.db = DatabaseId::from_bytes([7; 16]);
-                        a.snapshot.certificate = node.certify(checkpoint);
+                        let mut header = a.snapshot.certificate.header.clone();
+                        header.db = DatabaseId::from_bytes([7; 16]);
+                        a.snapshot.certificate = node.certify(header);
                     })
                 }),
             ),
@@ -198,9 +200,9 @@ fn every_kind_of_lie_about_cells_is_refused_and_named() {
                 &["certified is"],
                 Box::new(|| {
                     Box::new(|node, _, a| {
-                        let mut checkpoint = a.snapshot.certificate.checkpoint;
-                        checkpoint.root = fluence_types::DbRoot::from_field(FieldBytes::from_u64(5));
-                        a.snapshot.certificate = node.certify(checkpoint);
+                        let mut header = a.snapshot.certificate.header.clone();
+                        header.executed_root = fluence_types::DbRoot::from_field(FieldBytes::from_u64(5));
+                        a.snapshot.certificate = node.certify(header);
                     })
                 }),
             ),
@@ -209,9 +211,9 @@ fn every_kind_of_lie_about_cells_is_refused_and_named() {
                 &["is older than"],
                 Box::new(|| {
                     Box::new(|node, _, a| {
-                        let mut checkpoint = a.snapshot.certificate.checkpoint;
+                        let mut checkpoint = a.snapshot.certificate.checkpoint();
                         checkpoint.height = Height(1);
-                        a.snapshot.certificate = node.certify(checkpoint);
+                        a.snapshot.certificate = node.certify_root(checkpoint);
                     })
                 }),
             ),
@@ -332,10 +334,10 @@ fn headers_and_catalogue_entries_are_not_believed_either() {
                 }),
             ),
             (
-                "not a signature",
+                "not signed by the members",
                 Box::new(|r| {
                     if let Response::Catalogue(s) = r {
-                        s.certificate.checkpoint.height.0 += 1
+                        s.certificate.header.timestamp_ms += 1
                     }
                 }),
             ),
@@ -374,7 +376,8 @@ fn every_flipped_byte_of_an_encoded_answer_is_refused() {
         ask(&table, true).await.unwrap();
         let (request, honest) = kept.lock().unwrap().take().unwrap();
         let Request::Open(request) = request else { panic!("an answer to something else") };
-        let trust = Trust { db: table.db(), members: vec![node.id()].try_into().unwrap(), min_height: Height(0) };
+        let committee = Committee::new(0, vec![node.member()].try_into().unwrap());
+        let trust = Trust { db: table.db(), committee, min_height: Height(0) };
         let bytes = encode(&honest);
         answer::verify(&trust, &request, honest).unwrap();
         let mut by: BTreeMap<&str, usize> = BTreeMap::new();

@@ -73,12 +73,12 @@ fn recovery_takes_no_database_of_another_owner_or_cluster() {
 
         // A node that shows our database as kept by another cluster does not make us trust that cluster.
         let owner = new(1);
-        let liar = nodes[1].id();
+        let (liar, its) = (nodes[1].id(), nodes[1].member());
         net.tamper(move |node, request| {
             let mut response = node.answer(request);
             if let fluence_wire::Response::Status(status) = &mut response {
                 let mut list = std::mem::take(&mut status.databases).into_vec();
-                list.iter_mut().for_each(|d| d.members = vec![liar].try_into().unwrap());
+                list.iter_mut().for_each(|d| d.members = vec![its.clone()].try_into().unwrap());
                 status.databases = list.try_into().unwrap();
             }
             Ok(response)

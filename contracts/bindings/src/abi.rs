@@ -28,4 +28,6 @@ contract!(registry, NodeRegistry, "../artifacts/NodeRegistry.json");
 contract!(collateral, Collateral, "../artifacts/Collateral.json");
 contract!(holdings, Holdings, "../artifacts/Holdings.json");
 contract!(epoch_proofs, EpochProofs, "../artifacts/EpochProofs.json");
+contract!(checkpoints, Checkpoints, "../artifacts/Checkpoints.json");
+contract!(equivocation, Equivocation, "../artifacts/Equivocation.json");
 pub use epoch_proofs::IEpochProofs;

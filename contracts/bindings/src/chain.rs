@@ -317,6 +317,9 @@ macro_rules! view {
     };
 }
 
+// Below the macros, which it uses.
+pub(crate) mod clusters;
+
 impl Chain {
     /// Opens a deployment and checks that the chain is the one it names and that the contracts are there.
     ///

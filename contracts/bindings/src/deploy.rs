@@ -1,9 +1,11 @@
 //! Deploys all contracts, and the file that remembers where they are.
 //!
-//! Why     registry and collateral name `EpochProofs` as their judge before it exists, so its address is computed from the
-//!         deployer's nonce; `EpochProofs` refuses to be built where they name another.
+//! Why     registry and collateral name `EpochProofs` and `Equivocation` as their judges before these exist, so their addresses are
+//!         computed from the deployer's nonce; each refuses to be built where another is named.
 
-use crate::abi::{Collateral, EpochProofs, FluToken, Groth16Verifier, Holdings, IEpochProofs, NodeRegistry};
+use crate::abi::{
+    Checkpoints, Collateral, EpochProofs, Equivocation, FluToken, Groth16Verifier, Holdings, IEpochProofs, NodeRegistry,
+};
 use crate::chain::Connection;
 use crate::error::ChainError;
 use alloy::primitives::Bytes;
@@ -105,6 +107,10 @@ pub struct Deployment {
     pub holdings: Address,
     /// EpochProofs, the contract that seeds and signatures name.
     pub epoch_proofs: Address,
+    /// Equivocation, which slashes for conflicting votes.
+    pub equivocation: Address,
+    /// Checkpoints of clusters.
+    pub checkpoints: Address,
     /// Groth16Verifier by circuit.
     pub verifiers: BTreeMap<CircuitId, Address>,
     /// The numbers it was deployed with.
@@ -140,7 +146,7 @@ impl Deployment {
     }
 }
 
-/// Deploys token, verifiers, holdings hasher, registry, collateral and epoch proofs. The sender gets the whole supply of FLU.
+/// Deploys token, verifiers, holdings hasher, registry, collateral, epoch proofs, equivocation and checkpoints. The sender gets the whole supply of FLU.
 ///
 /// # Errors
 /// [`ChainError::Setup`] where `keys` has not exactly one storage circuit; [`ChainError::Refused`] where a constructor reverts, as
@@ -175,9 +181,10 @@ pub async fn deploy_all(
         }
     }
     let nonce = provider.get_transaction_count(deployer).await.map_err(|e| ChainError::from_transport("deploy", e))?;
-    let judge = deployer.create(nonce + 2);
-    let registry = from.deploy("deploy NodeRegistry", NodeRegistry::deploy_builder(provider, judge)).await?.0;
-    let call = Collateral::deploy_builder(provider, token, registry, judge, params.thaw_blocks);
+    let (judge, vote_judge) = (deployer.create(nonce + 2), deployer.create(nonce + 3));
+    let registry =
+        from.deploy("deploy NodeRegistry", NodeRegistry::deploy_builder(provider, judge, vote_judge)).await?.0;
+    let call = Collateral::deploy_builder(provider, token, registry, judge, vote_judge, params.thaw_blocks);
     let collateral = from.deploy("deploy Collateral", call).await?.0;
     let storage_verifier = verifiers[&CircuitId::Storage(shape)];
     let range_sums = range_sum_circuits(&verifiers)?;
@@ -191,6 +198,9 @@ pub async fn deploy_all(
         solidity_params(params, shape)?,
     );
     let (epoch_proofs, start_block) = from.deploy("deploy EpochProofs", call).await?;
+    let call = Equivocation::deploy_builder(provider, registry, collateral);
+    let equivocation = from.deploy("deploy Equivocation", call).await?.0;
+    let checkpoints = from.deploy("deploy Checkpoints", Checkpoints::deploy_builder(provider)).await?.0;
     let ours = |a: alloy::primitives::Address| Address::from_bytes(a.into_array());
     Ok(Deployment {
         chain_id: from.chain_id().await?,
@@ -201,6 +211,8 @@ pub async fn deploy_all(
         collateral: ours(collateral),
         holdings: ours(holdings),
         epoch_proofs: ours(epoch_proofs),
+        equivocation: ours(equivocation),
+        checkpoints: ours(checkpoints),
         verifiers: verifiers.into_iter().map(|(c, a)| (c, ours(a))).collect(),
         params: *params,
         storage: CircuitId::Storage(shape),

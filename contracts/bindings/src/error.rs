@@ -1,6 +1,8 @@
 //! Why the chain said no, with the contract's own error by name.
 
-use crate::abi::{Collateral, EpochProofs, FluToken, Groth16Verifier, Holdings, NodeRegistry};
+use crate::abi::{
+    Checkpoints, Collateral, EpochProofs, Equivocation, FluToken, Groth16Verifier, Holdings, NodeRegistry,
+};
 use alloy::primitives::Bytes;
 use alloy::sol_types::{Panic, Revert, SolError, SolInterface};
 use std::fmt::Debug;
@@ -129,6 +131,8 @@ fn name_revert(data: &[u8]) -> (String, String) {
         .or_else(|| of::<Collateral::CollateralErrors>(data))
         .or_else(|| of::<NodeRegistry::NodeRegistryErrors>(data))
         .or_else(|| of::<Groth16Verifier::Groth16VerifierErrors>(data))
+        .or_else(|| of::<Checkpoints::CheckpointsErrors>(data))
+        .or_else(|| of::<Equivocation::EquivocationErrors>(data))
         .or_else(|| of::<FluToken::FluTokenErrors>(data))
         .or_else(|| of::<Holdings::HoldingsErrors>(data))
         .or_else(|| Revert::abi_decode(data).ok().map(|r| ("Revert".to_owned(), r.reason)))

@@ -164,6 +164,8 @@ macro_rules! query {
     }};
 }
 
+pub(crate) use query;
+
 fn db(db: alloy::primitives::B128) -> Option<DatabaseId> {
     (!db.is_zero()).then(|| db_of(db))
 }

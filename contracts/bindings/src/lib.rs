@@ -14,6 +14,10 @@ mod error;
 mod events;
 mod registration;
 
+pub use chain::clusters::{
+    Certified, CertifiedCheckpoint, CommitteeMember, EquivocationProven, Evidence, HandedOver, KeyPoint,
+    SignaturePoint, VoteFor,
+};
 pub use chain::{
     Chain, Challenge, ChallengeId, ChallengeStatus, CollateralBalance, Connection, NodeRecord, NodeStatus, Owed, Sent,
     StakedVersion,

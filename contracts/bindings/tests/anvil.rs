@@ -8,7 +8,7 @@ use alloy::signers::local::PrivateKeySigner;
 use fluence_bindings::anvil::{Anvil, AnvilConfig, find};
 use fluence_bindings::{
     Chain, ChainError, ChainParams, ChallengeStatus, Connection, Deployment, NodeStatus, Registration, VerifierKey,
-    deploy_all,
+    VoteFor, deploy_all,
 };
 use fluence_types::op::OwnerSignature;
 use fluence_types::shape::{CircuitId, RangeSumShape, StorageShape};
@@ -18,6 +18,8 @@ use std::path::Path;
 const FLU: u128 = 1_000_000_000_000_000_000;
 /// What a transaction that verifies a proof may cost, calldata included (issue 2).
 const VERIFY_GAS_MAX: u64 = 260_000;
+/// What a transaction with a certificate may cost, of up to 4 members and of 16 (issue 3).
+const SUBMIT_GAS_MAX: [(usize, u64); 3] = [(1, 200_000), (4, 200_000), (16, 260_000)];
 
 /// Starts anvil with changes to the usual configuration, or says that it is not installed.
 fn anvil(change: impl FnOnce(&mut AnvilConfig)) -> Option<Anvil> {
@@ -205,6 +207,96 @@ async fn a_challenge_that_a_node_could_not_answer_in_time_is_refused() {
     assert_eq!(refused.refusal(), Some("QueueFull"));
     anvil.mine(params.proof_blocks).await.unwrap();
     arbiter.challenge(&node, epoch, Some(&c), 0, [8; 32]).await.unwrap();
+}
+
+#[tokio::test]
+async fn certificates_of_clusters_are_kept_and_hand_over() {
+    let Some(anvil) = anvil(|_| {}) else { return };
+    let deployer = connection(&anvil, 0);
+    let deployment = deploy_all(&deployer, &ChainParams::LOCAL, &toy_keys(&deployer).await).await.unwrap();
+    let stranger = chain(&anvil, 9, &deployment).await;
+    for (i, (members, gas_max)) in SUBMIT_GAS_MAX.into_iter().enumerate() {
+        let cluster = support::clusters::cluster(members);
+        // An owner each: the clusters of the vectors have one database id.
+        let owner = chain(&anvil, 1 + i, &deployment).await;
+        let address = owner.connection().account().unwrap();
+        let unknown = stranger.latest_checkpoint(&address, &cluster.db).await.unwrap_err();
+        assert_eq!(unknown.refusal(), Some("ClusterUnknown"));
+        let mut swapped = cluster.first.clone();
+        swapped[0].1 = [0; 128];
+        assert_eq!(owner.open_cluster(&cluster.db, &swapped).await.unwrap_err().refusal(), Some("PointAtInfinity"));
+        owner.open_cluster(&cluster.db, &cluster.first).await.unwrap();
+        let again = owner.open_cluster(&cluster.db, &cluster.first).await.unwrap_err();
+        assert_eq!(again.refusal(), Some("AlreadyOpen"));
+        assert_eq!(owner.latest_checkpoint(&address, &cluster.db).await.unwrap(), None);
+        assert_eq!(owner.committee_of(&address, &cluster.db).await.unwrap(), cluster.first_hash);
+
+        let first: Vec<_> = cluster.first.iter().map(|(member, _)| member.clone()).collect();
+        let posts = cluster.by_first.iter().map(|c| (c, &first)).chain([(&cluster.by_second, &cluster.second)]);
+        for ((certificate, signature), committee) in posts {
+            let mut other = certificate.clone();
+            other.view += 1;
+            let refused = stranger.submit_certificate(&address, &other, signature, committee).await.unwrap_err();
+            assert_eq!(refused.refusal(), Some("SignatureMismatch"));
+            let sent = stranger.submit_certificate(&address, certificate, signature, committee).await.unwrap();
+            println!("submit, {members} members, height {}: {} gas", certificate.header.height, sent.gas);
+            assert!(sent.gas <= gas_max, "{} gas", sent.gas);
+            let latest = stranger.latest_checkpoint(&address, &cluster.db).await.unwrap().unwrap();
+            let header = &certificate.header;
+            assert_eq!((latest.height, latest.consensus_epoch), (header.height, header.consensus_epoch));
+            assert_eq!((latest.executed_height, latest.executed_root), (header.executed_height, header.executed_root));
+            assert_eq!((latest.timestamp_ms, latest.accepted_at), (header.timestamp_ms, sent.block));
+        }
+        assert_eq!(owner.committee_of(&address, &cluster.db).await.unwrap(), cluster.second_hash);
+        let (certificate, signature) = &cluster.by_first[0];
+        let late = stranger.submit_certificate(&address, certificate, signature, &first).await.unwrap_err();
+        assert_eq!(late.refusal(), Some("HeightNotAbove"));
+    }
+    let certified = stranger.certified_events(0).await.unwrap();
+    assert_eq!(certified.len(), 12);
+    assert_eq!(certified[0].executed_height, Height(0));
+    let handed_over = stranger.handed_over_events(0).await.unwrap();
+    assert_eq!(handed_over.len(), 3);
+    assert_eq!(handed_over[2].committee, support::clusters::cluster(16).second_hash);
+}
+
+#[tokio::test]
+async fn conflicting_votes_cost_a_node_everything_and_others_nothing() {
+    let Some(anvil) = anvil(|_| {}) else { return };
+    let deployer = connection(&anvil, 0);
+    let deployment = deploy_all(&deployer, &ChainParams::LOCAL, &toy_keys(&deployer).await).await.unwrap();
+    let treasury = Chain::open(deployer, deployment.clone()).await.unwrap();
+    let accuser = chain(&anvil, 3, &deployment).await;
+    let (proven, innocent, possession) = support::clusters::evidence();
+    let node = proven[0].node;
+    let operator = join(&anvil, &treasury, 1, node).await;
+    assert_eq!(accuser.accuse(&proven[0], [1; 32]).await.unwrap_err().refusal(), Some("VoteKeyUnknown"));
+    let stranger = accuser.register_vote_key(&node, &proven[0].key, &possession).await.unwrap_err();
+    assert_eq!(stranger.refusal(), Some("NotOperator"));
+    assert_eq!(operator.vote_key(&node).await.unwrap(), None);
+    operator.register_vote_key(&node, &proven[0].key, &possession).await.unwrap();
+    assert_eq!(operator.vote_key(&node).await.unwrap(), Some(alloy::primitives::keccak256(proven[0].key).0));
+
+    for evidence in &innocent {
+        assert_eq!(accuser.accuse(evidence, [2; 32]).await.unwrap_err().refusal(), Some("NoConflict"));
+    }
+    let mut forged = proven[0].clone();
+    forged.votes[1].0 = VoteFor::Nullify;
+    forged.votes[0].0 = VoteFor::Finalize { parent_view: 199, block: fluence_types::BlockHash::default() };
+    assert_eq!(accuser.accuse(&forged, [2; 32]).await.unwrap_err().refusal(), Some("SignatureMismatch"));
+    assert_eq!(treasury.collateral(&node).await.unwrap().total(), 1_000 * FLU);
+
+    let (db, epoch, view) = (proven[0].db, proven[0].consensus_epoch, proven[0].view);
+    assert!(!treasury.equivocation_proven(&node, &db, epoch, view).await.unwrap());
+    let sent = accuser.accuse(&proven[0], [3; 32]).await.unwrap();
+    println!("accuse: {} gas", sent.gas);
+    assert!(treasury.equivocation_proven(&node, &db, epoch, view).await.unwrap());
+    assert_eq!(treasury.collateral(&node).await.unwrap().total(), 0);
+    assert_eq!(treasury.node(&node).await.unwrap().unwrap().status, NodeStatus::Suspended);
+    assert_eq!(accuser.credit(&accuser.connection().account().unwrap()).await.unwrap(), 200 * FLU);
+    let events = treasury.equivocation_events(0).await.unwrap();
+    assert_eq!((events.len(), events[0].node, events[0].slashed), (1, node, 1_000 * FLU));
+    assert_eq!(accuser.accuse(&proven[1], [4; 32]).await.unwrap_err().refusal(), Some("AlreadyProven"));
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ interface ICollateral {
     /// @notice Locked to free; by the judge.
     function unlock(bytes32 node, uint256 amount) external;
 
-    /// @notice Takes up to `amount` from locked, then free, then thawing; by the judge. At most 30 % goes to `owners`, by their
+    /// @notice Takes up to `amount` from locked, then free, then thawing; by either judge. At most 30 % goes to `owners`, by their
     /// claims and never above them; at most 20 % to the challenger; the rest, at least half, is burned. Every division rounds down,
     /// so every remainder is burned.
     /// @return taken What was there to take.
@@ -78,6 +78,9 @@ interface ICollateral {
 
     /// @notice The contract that may lock and slash: `EpochProofs`.
     function judge() external view returns (address);
+
+    /// @notice The contract that may slash for votes, and nothing else: `Equivocation`.
+    function voteJudge() external view returns (address);
 
     /// @notice Blocks from `thaw` to `withdraw`.
     function thawBlocks() external view returns (uint64);

@@ -2,7 +2,7 @@ use super::*;
 use fluence_types::codec::Bounded;
 use fluence_types::op::Op;
 use fluence_types::tree::SegmentPreimage;
-use fluence_types::{DatabaseId, DbRoot, FieldBytes, HeaderHash, Height};
+use fluence_types::{DatabaseId, DbRoot, FieldBytes, HeaderHash, Height, SchemaHash, SegmentId};
 
 /// Order of secp256k1.
 const ORDER: [u8; 32] = [
@@ -19,7 +19,7 @@ fn node(byte: u8) -> NodeKey {
 }
 
 fn op(writer: Address) -> UnsignedOp {
-    let members = Bounded::new(vec![node(1).id()]).unwrap();
+    let members = Bounded::new(vec![node(1).member()]).unwrap();
     let db = DatabaseId::from_bytes([1; 16]);
     UnsignedOp { db, writer, sequence: 0, previous: OpId::default(), op: Op::CreateDatabase { members } }
 }
@@ -125,7 +125,7 @@ fn node_signature_is_bound_to_tag_bytes_and_node() {
     let signature = node(1).sign(domain::RECEIPT, b"text");
     assert_eq!(verify_node(domain::RECEIPT, &node(1).id(), b"text", &signature), Ok(()));
     for (tag, id, bytes) in [
-        (domain::CHECKPOINT, node(1).id(), &b"text"[..]),
+        (domain::SEAT, node(1).id(), &b"text"[..]),
         (domain::RECEIPT, node(2).id(), b"text"),
         (domain::RECEIPT, node(1).id(), b"texu"),
         (domain::RECEIPT, node(1).id(), b""),
@@ -158,12 +158,18 @@ fn receipt_is_its_nodes_word_on_every_field() {
         node: node(1).id(),
         db: DatabaseId::from_bytes([1; 16]),
         segment: SegmentPreimage { tree_root: FieldBytes::ZERO, cells: 9, header_hash: HeaderHash::default() },
+        id: SegmentId::from_bytes([3; 16]),
+        rows: 5,
+        schema: SchemaHash::default(),
         expiry: Height(9),
     };
     let signed = sign_receipt(receipt, &node(1));
     assert_eq!(verify_receipt(&signed), Ok(()));
     type Spoil = fn(&mut SignedReceipt);
-    let spoils: [Spoil; 5] = [
+    let spoils: [Spoil; 8] = [
+        |r| r.receipt.id = SegmentId::from_bytes([4; 16]),
+        |r| r.receipt.rows += 1,
+        |r| r.receipt.schema = SchemaHash::from_bytes([1; 32]),
         |r| r.receipt.node = node(2).id(),
         |r| r.receipt.db = DatabaseId::default(),
         |r| r.receipt.segment.cells += 1,
@@ -177,68 +183,105 @@ fn receipt_is_its_nodes_word_on_every_field() {
     }
 }
 
-fn checkpoint() -> Checkpoint {
-    Checkpoint {
-        db: DatabaseId::from_bytes([1; 16]),
-        height: Height(5),
-        block: BlockHash::from_bytes([2; 32]),
-        root: DbRoot::from_field(FieldBytes::from_u64(3)),
-    }
-}
-
 fn members(n: u8) -> Members {
-    Bounded::new((1..=n).map(|i| node(i).id()).collect()).unwrap()
+    let mut all: Vec<_> = (1..=n).map(|i| node(i).member()).collect();
+    all.sort_by_key(|m| m.node);
+    Bounded::new(all).unwrap()
 }
 
-/// A certificate signed by the members with these indices.
-fn certificate(signers: &[u16]) -> Certificate {
-    let sign = |i: &u16| (*i, sign_checkpoint(&checkpoint(), &node(*i as u8 + 1)));
-    Certificate { checkpoint: checkpoint(), signatures: Bounded::new(signers.iter().map(sign).collect()).unwrap() }
+/// The nodes behind [`members`], in their order.
+fn keys(n: u8) -> Vec<NodeKey> {
+    let mut all: Vec<_> = (1..=n).map(node).collect();
+    all.sort_by_key(NodeKey::id);
+    all
+}
+
+fn seat() -> Seat {
+    let (out, join) = (Some(members(4)[0].node), Some(node(9).member()));
+    Seat { db: DatabaseId::from_bytes([1; 16]), epoch: 3, out, join }
+}
+
+/// Votes of the members with these places, of four.
+fn change(voters: &[u16]) -> SeatChange {
+    let keys = keys(4);
+    let vote = |i: &u16| (*i, sign_seat(&seat(), &keys[usize::from(*i).min(3)]));
+    SeatChange { seat: seat(), votes: Bounded::new(voters.iter().map(vote).collect()).unwrap() }
 }
 
 #[test]
-fn certificate_needs_a_quorum_of_distinct_members_in_order() {
-    for (n, signers) in
-        [(1u8, &[0u16][..]), (4, &[0, 1, 2]), (4, &[1, 2, 3]), (4, &[0, 1, 2, 3]), (7, &[0, 2, 3, 5, 6])]
-    {
-        assert_eq!(verify_certificate(&certificate(signers), &members(n)), Ok(()), "{n} {signers:?}");
+fn seat_change_needs_the_votes_of_a_quorum_of_distinct_members_in_order() {
+    for voters in [&[0, 1, 2][..], &[1, 2, 3], &[0, 1, 2, 3]] {
+        assert_eq!(verify_seat(&change(voters), &members(4)), Ok(()), "{voters:?}");
     }
-    let refused = |signers: &[u16], n| verify_certificate(&certificate(signers), &members(n)).unwrap_err();
-    assert_eq!(refused(&[0, 3], 4), SignError::Quorum { signed: 2, members: 4, quorum: 3 });
-    assert_eq!(refused(&[], 1), SignError::Quorum { signed: 0, members: 1, quorum: 1 });
-    assert_eq!(refused(&[], 0), SignError::Quorum { signed: 0, members: 0, quorum: 1 });
-    assert_eq!(refused(&[0, 0, 1], 4), SignError::Order(0));
-    assert_eq!(refused(&[0, 2, 1], 4), SignError::Order(1));
-    assert_eq!(refused(&[0, 1, 4], 4), SignError::Member { index: 4, members: 4 });
-    assert_eq!(refused(&[0], 0), SignError::Member { index: 0, members: 0 });
+    let refused = |voters: &[u16]| verify_seat(&change(voters), &members(4)).unwrap_err();
+    assert_eq!(refused(&[0, 3]), SignError::Quorum { signed: 2, members: 4, quorum: 3 });
+    assert_eq!(refused(&[0, 0, 1]), SignError::Order(0));
+    assert_eq!(refused(&[0, 2, 1]), SignError::Order(1));
+    assert_eq!(refused(&[0, 1, 4]), SignError::Member { index: 4, members: 4 });
+    // Nobody's word is not a quorum of nobody.
+    let none = SeatChange { seat: seat(), votes: Bounded::default() };
+    assert_eq!(verify_seat(&none, &Members::default()), Err(SignError::Quorum { signed: 0, members: 0, quorum: 1 }));
+    let one = change(&[0]);
+    assert_eq!(verify_seat(&one, &Members::default()), Err(SignError::Member { index: 0, members: 0 }));
 }
 
 #[test]
-fn rejects_a_certificate_with_a_strangers_or_misplaced_signature_or_another_checkpoint() {
-    let honest = certificate(&[0, 1, 2]);
-    let strangers: Members = Bounded::new(vec![node(1).id(), node(2).id(), node(9).id(), node(4).id()]).unwrap();
-    assert_eq!(verify_certificate(&honest, &strangers), Err(SignError::Node(node(9).id())));
-    let mut swapped = honest.signatures.to_vec();
-    (swapped[0].1, swapped[1].1) = (swapped[1].1, swapped[0].1);
-    let swapped = Certificate { checkpoint: checkpoint(), signatures: Bounded::new(swapped).unwrap() };
-    assert_eq!(verify_certificate(&swapped, &members(4)), Err(SignError::Node(node(1).id())));
-    type Spoil = fn(&mut Checkpoint);
-    let spoils: [Spoil; 4] = [
-        |c| c.db = DatabaseId::default(),
-        |c| c.height.0 += 1,
-        |c| c.block = BlockHash::default(),
-        |c| c.root = DbRoot::default(),
+fn a_bad_seat_vote_refuses_all_and_every_field_is_bound() {
+    let honest = change(&[0, 1, 2, 3]);
+    type Spoil = fn(&mut SeatChange);
+    let spoils: [Spoil; 6] = [
+        |c| c.seat.db = DatabaseId::default(),
+        |c| c.seat.epoch += 1,
+        |c| c.seat.out = None,
+        |c| c.seat.out = Some(node(8).id()),
+        |c| c.seat.join = None,
+        |c| c.seat.join = Some(node(8).member()),
     ];
-    for spoil in spoils {
+    for (i, spoil) in spoils.iter().enumerate() {
         let mut bad = honest.clone();
-        spoil(&mut bad.checkpoint);
-        assert!(verify_certificate(&bad, &members(4)).is_err());
+        spoil(&mut bad);
+        assert_eq!(verify_seat(&bad, &members(4)), Err(SignError::Node(members(4)[0].node)), "{i}");
     }
+    let mut one_bad = honest.votes.to_vec();
+    one_bad[3].1[5] ^= 1;
+    let one_bad = SeatChange { seat: seat(), votes: Bounded::new(one_bad).unwrap() };
+    assert_eq!(verify_seat(&one_bad, &members(4)), Err(SignError::Node(members(4)[3].node)));
+    // A receipt's signature is no vote, whatever it is over.
+    let misplaced = keys(4)[0].sign(domain::RECEIPT, &encode(&seat()));
+    assert!(verify_seat_vote(&seat(), &members(4)[0].node, &misplaced).is_err());
+    assert_eq!(verify_seat_vote(&seat(), &members(4)[0].node, &sign_seat(&seat(), &keys(4)[0])), Ok(()));
 }
 
 #[test]
-fn block_hash_and_list_hashes_bind_their_parts() {
-    let header = BlockHeader {
+fn seat_change_travels_as_an_operation_without_a_signer() {
+    let op = seat_op(change(&[0, 1, 2]));
+    let verified = verify_op(op.clone()).unwrap();
+    assert_eq!((verified.id(), verified.signed()), (op_id(&op.unsigned), &op));
+    type Spoil = fn(&mut SignedOp);
+    let spoils: [Spoil; 5] = [
+        |o| o.unsigned.writer = owner(1).address(),
+        |o| o.unsigned.sequence = 1,
+        |o| o.unsigned.previous = OpId::from_bytes([1; 32]),
+        |o| o.unsigned.db = DatabaseId::from_bytes([2; 16]),
+        |o| o.signature[64] = 27,
+    ];
+    for (i, spoil) in spoils.iter().enumerate() {
+        let mut bad = op.clone();
+        spoil(&mut bad);
+        assert!(matches!(refusal(bad), SignError::Malformed(_)), "{i}");
+    }
+    // No other operation goes without its signer.
+    let mut unsigned = op.clone();
+    unsigned.unsigned.op = Op::SetWriters { writers: Bounded::default() };
+    assert!(verify_op(unsigned).is_err());
+    // Nor does a signer's word make a seat change.
+    let mut signed = op.unsigned;
+    signed.writer = owner(1).address();
+    assert!(matches!(refusal(sign_op(signed, &owner(1))), SignError::Malformed(_)));
+}
+
+fn header() -> BlockHeader {
+    BlockHeader {
         db: DatabaseId::default(),
         consensus_epoch: 0,
         height: Height(1),
@@ -248,11 +291,31 @@ fn block_hash_and_list_hashes_bind_their_parts() {
         executed_height: Height(0),
         executed_root: DbRoot::default(),
         next_members_hash: [0; 32],
-    };
-    let other = BlockHeader { timestamp_ms: 3, ..header.clone() };
-    assert_ne!(block_hash(&header), block_hash(&other));
+    }
+}
+
+#[test]
+fn block_hash_and_ops_hash_bind_their_parts() {
+    type Spoil = fn(&mut BlockHeader);
+    let spoils: [Spoil; 10] = [
+        |_| (),
+        |h| h.db = DatabaseId::from_bytes([1; 16]),
+        |h| h.consensus_epoch = 1,
+        |h| h.height.0 = 2,
+        |h| h.parent = BlockHash::from_bytes([1; 32]),
+        |h| h.timestamp_ms = 3,
+        |h| h.ops_hash[0] = 1,
+        |h| h.executed_height.0 = 1,
+        |h| h.executed_root = DbRoot::from_field(FieldBytes::from_u64(1)),
+        |h| h.next_members_hash[31] = 1,
+    ];
+    let hashes = spoils.iter().map(|spoil| {
+        let mut header = header();
+        spoil(&mut header);
+        block_hash(&header)
+    });
+    assert_eq!(hashes.collect::<std::collections::BTreeSet<_>>().len(), spoils.len());
     let ids = [OpId::from_bytes([1; 32]), OpId::from_bytes([2; 32])];
     let all = [ops_hash(&[]), ops_hash(&ids[..1]), ops_hash(&ids), ops_hash(&[ids[1], ids[0]])];
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
-    assert_ne!(members_hash(&members(1)), members_hash(&members(2)));
 }

@@ -1,23 +1,27 @@
 //! The network as the rest of a node sees it: ask a peer, answer a peer. One task owns the libp2p swarm.
 //!
-//! Carries  `fluence_wire` requests over TCP, Noise and Yamux; identify and ping beside them. The identity is the node's Ed25519 key.
+//! Carries  `fluence_wire` requests and the messages of clusters ([`cluster`]) over TCP, Noise and Yamux; identify and ping beside them.
+//!          The identity is the node's Ed25519 key.
 //! Rule     no libp2p type leaves this module. Every channel, table and buffer is bounded; what comes above a limit is refused as `Busy`.
 //! Limits   [`NetConfig`]: connections in all and per peer, requests in flight in all and per peer, requests a second, bytes of requests
 //!          in memory, time per request, idle time. Peers that break the protocol are scored and blocked ([`peers`]).
 //! Source   DESIGN section 7; `docs/protocol/wire.md`
 
+pub mod cluster;
 mod codec;
 pub mod peers;
 mod swarm;
 
+pub use cluster::{Channel, ClusterNet, ClusterPeers, ClusterReceiver, ClusterSender};
 pub use peers::Offence;
 pub(crate) use swarm::kind;
 
 use fluence_crypto::sign::NodeKey;
-use fluence_types::NodeId;
+use fluence_types::{DatabaseId, NodeId};
 use fluence_wire::{Request, Response};
 use libp2p::Multiaddr;
 use peers::PeerLimits;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -48,6 +52,8 @@ pub struct NetConfig {
     pub request_timeout_ms: u64,
     /// Milliseconds after which a connection without requests is closed.
     pub idle_timeout_ms: u64,
+    /// Bytes of cluster messages in memory, each way.
+    pub cluster_memory_bytes: usize,
     /// Score at which a peer is blocked; a malformed frame is 25.
     pub ban_score: f64,
     /// Seconds a peer stays blocked.
@@ -68,6 +74,7 @@ impl Default for NetConfig {
             request_memory_bytes: 256 << 20,
             request_timeout_ms: 120_000,
             idle_timeout_ms: 60_000,
+            cluster_memory_bytes: 256 << 20,
             ban_score: 100.0,
             ban_seconds: 600,
         }
@@ -135,6 +142,19 @@ pub enum NetError {
         /// What is wrong.
         why: String,
     },
+    /// More addresses than a node may have.
+    #[error("{given} addresses of {node}, at most {most}")]
+    Addresses {
+        /// Whose.
+        node: NodeId,
+        /// How many.
+        given: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// The cluster is registered already.
+    #[error("the cluster of {0} is registered already")]
+    ClusterTaken(DatabaseId),
     /// Too many of our own requests are waiting.
     #[error("{0} requests are waiting already")]
     Busy(usize),
@@ -195,6 +215,7 @@ pub struct NetHandle {
     commands: mpsc::Sender<Command>,
     listeners: watch::Receiver<Vec<String>>,
     connections: watch::Receiver<usize>,
+    hub: Arc<cluster::Hub>,
 }
 
 impl NetHandle {
@@ -226,6 +247,14 @@ impl NetHandle {
         let command = Command::Request { to: *to, addresses, request: Box::new(request), reply };
         self.commands.send(command).await.map_err(|_| NetError::Stopped)?;
         answer.await.map_err(|_| NetError::Stopped)?
+    }
+
+    /// Registers a cluster; dropping the result, and the senders and receivers made of it, ends that.
+    ///
+    /// # Errors
+    /// [`NetError::ClusterTaken`] where it is registered already, [`NetError::Stopped`].
+    pub fn cluster(&self, db: DatabaseId) -> Result<ClusterNet, NetError> {
+        ClusterNet::register(&self.hub, db)
     }
 
     /// Holds an offence against a peer; enough of them block it.

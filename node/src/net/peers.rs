@@ -40,6 +40,8 @@ pub enum Offence {
     Truncated,
     /// A request above its rate.
     Flood,
+    /// A message for a cluster that does not count the sender as a member.
+    Stranger,
     /// An answer or a proof that does not verify.
     Lie,
 }
@@ -50,6 +52,7 @@ impl Offence {
             Self::Malformed => 25.0,
             Self::Truncated => 5.0,
             Self::Flood => 0.5,
+            Self::Stranger => 5.0,
             Self::Lie => 50.0,
         }
     }
@@ -61,6 +64,7 @@ impl Offence {
             Self::Malformed => "malformed",
             Self::Truncated => "truncated",
             Self::Flood => "flood",
+            Self::Stranger => "stranger",
             Self::Lie => "lie",
         }
     }

@@ -1,5 +1,6 @@
 //! The task that owns the swarm: commands in, requests of peers out, nothing shared.
 
+use super::cluster::{self, Hub, Links};
 use super::codec::{Codec, Received};
 use super::peers::{Admission, Offence, PeerBook};
 use super::{Command, Inbound, NetConfig, NetError, NetHandle, parse};
@@ -40,12 +41,13 @@ const LINGER: Duration = Duration::from_millis(500);
 const CLOSE: Duration = Duration::from_secs(1);
 
 #[derive(NetworkBehaviour)]
-struct Behaviour {
-    limits: connection_limits::Behaviour,
+pub(super) struct Behaviour {
+    pub(super) limits: connection_limits::Behaviour,
     blocked: allow_block_list::Behaviour<BlockedPeers>,
     requests: request_response::Behaviour<Codec>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
+    pub(super) cluster: cluster::Behaviour,
 }
 
 type Answered = (InboundRequestId, ResponseChannel<Response>, Option<Response>);
@@ -71,6 +73,7 @@ struct Task {
     in_flight: HashMap<InboundRequestId, Place>,
     in_flight_max: usize,
     peers: PeerBook,
+    links: Links,
     listeners: watch::Sender<Vec<String>>,
     connections: watch::Sender<usize>,
     timeout_ms: u64,
@@ -106,6 +109,7 @@ pub(super) async fn start(
             _ => {}
         }
     }
+    let hub = Hub::new(key.id(), config.cluster_memory_bytes);
     let (commands, commands_rx) = mpsc::channel(COMMANDS_MAX);
     let (inbound, inbound_rx) = mpsc::channel(config.requests_max.max(1) as usize);
     let (listeners, listeners_rx) = watch::channel(Vec::new());
@@ -119,6 +123,7 @@ pub(super) async fn start(
         in_flight: HashMap::new(),
         in_flight_max: config.requests_max as usize,
         peers: PeerBook::new(config.peer_limits()),
+        links: Links::new(hub.clone()),
         listeners,
         connections,
         timeout_ms: config.request_timeout_ms,
@@ -126,7 +131,7 @@ pub(super) async fn start(
         answered: None,
     };
     task.publish_listeners();
-    let handle = NetHandle { node: key.id(), commands, listeners: listeners_rx, connections: connections_rx };
+    let handle = NetHandle { node: key.id(), commands, listeners: listeners_rx, connections: connections_rx, hub };
     Ok((handle, inbound_rx, tokio::spawn(task.run())))
 }
 
@@ -172,6 +177,7 @@ fn build(key: &NodeKey, config: &NetConfig) -> Result<Swarm<Behaviour>, NetError
         requests,
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
+        cluster: cluster::Behaviour::default(),
     };
     let muxer = || {
         let mut muxer = yamux::Config::default();
@@ -198,6 +204,7 @@ impl Task {
         let far = Duration::from_secs(3600);
         loop {
             let deadline = self.stop_by.unwrap_or_else(|| tokio::time::Instant::now() + far);
+            let due = self.links.due();
             tokio::select! {
                 event = self.swarm.select_next_some() => self.event(event),
                 Some((id, channel, response)) = self.replies.next(), if !self.replies.is_empty() => {
@@ -208,10 +215,24 @@ impl Task {
                     }
                 }
                 command = self.commands.recv(), if self.stop_by.is_none() => match command {
-                    Some(Command::Stop) | None => self.stop_by = Some(tokio::time::Instant::now() + DRAIN),
+                    Some(Command::Stop) | None => {
+                        self.links.stop();
+                        self.stop_by = Some(tokio::time::Instant::now() + DRAIN);
+                    }
                     Some(command) => self.command(command),
                 },
-                _ = tick.tick() => self.release(),
+                () = Links::changed(&self.links.hub), if self.stop_by.is_none() => self.links.realign(&mut self.swarm),
+                Some(event) = self.links.events.recv() => {
+                    if let Some((node, offence)) = self.links.stream_event(event) {
+                        self.offend(node, offence);
+                    }
+                }
+                () = tokio::time::sleep_until(due.map_or_else(|| tokio::time::Instant::now() + far, Into::into)),
+                    if due.is_some() => self.links.work(&mut self.swarm),
+                _ = tick.tick() => {
+                    self.release();
+                    self.links.hub.tick(Instant::now());
+                }
                 () = tokio::time::sleep_until(deadline), if self.stop_by.is_some() => break,
             }
             if self.stop_by.is_some() && self.in_flight.values().all(|place| !place.line) {
@@ -265,6 +286,18 @@ impl Task {
     fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.request_event(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Cluster(event)) => {
+                if let Some((node, offence)) = self.links.stream(event, &mut self.swarm) {
+                    self.offend(node, offence);
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(error) }))
+                if !matches!(error, ping::Failure::Unsupported) =>
+            {
+                // A peer that vanished without a word keeps its connection for minutes otherwise, and its streams with it.
+                tracing::debug!(%peer, %error, "no answer to a ping: the connection is closed");
+                self.swarm.close_connection(connection);
+            }
             SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => self.publish_listeners(),
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
                 tracing::error!(?addresses, ?reason, "a listener closed");
@@ -274,15 +307,22 @@ impl Task {
                 if let Some(node) = node_id(&peer_id) {
                     self.peers.connected(node, Instant::now());
                 }
+                self.links.connected(&peer_id, &mut self.swarm);
                 self.publish_connections();
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
-                if let Some(node) = node_id(&peer_id) {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+                if let Some(node) = node_id(&peer_id)
+                    && num_established == 0
+                {
                     self.peers.disconnected(&node, Instant::now());
                 }
+                self.links.closed(&peer_id, connection_id, &mut self.swarm);
                 self.publish_connections();
             }
-            SwarmEvent::ConnectionClosed { .. } => self.publish_connections(),
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                tracing::debug!(%peer, %error, "a dial failed");
+                self.links.dial_failed(&peer, &self.swarm);
+            }
             SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
                 metrics::counter!("fluence_net_handshakes_failed_total").increment(1);
                 tracing::debug!(%send_back_addr, %error, "an incoming connection failed");
@@ -447,13 +487,13 @@ pub(crate) const fn kind(request: &Request) -> &'static str {
 }
 
 /// The libp2p name of a node; `None` where the id is no Ed25519 point.
-fn peer_id(node: &NodeId) -> Option<PeerId> {
+pub(super) fn peer_id(node: &NodeId) -> Option<PeerId> {
     let key = identity::ed25519::PublicKey::try_from_bytes(node.as_bytes()).ok()?;
     Some(identity::PublicKey::from(key).to_peer_id())
 }
 
 /// The node behind a libp2p name: an Ed25519 key is short enough to stand in it as it is (identity multihash).
-fn node_id(peer: &PeerId) -> Option<NodeId> {
+pub(super) fn node_id(peer: &PeerId) -> Option<NodeId> {
     let bytes = peer.to_bytes();
     let key = identity::PublicKey::try_decode_protobuf(bytes.get(2..)?).ok()?;
     Some(NodeId::from_bytes(key.try_into_ed25519().ok()?.to_bytes()))

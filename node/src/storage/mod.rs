@@ -13,10 +13,11 @@ pub mod service;
 
 use crate::chain::ethereum::Ethereum;
 use crate::chain::{Chain, ChainError};
+use crate::cluster::prover::Groth16Seats;
+use crate::cluster::{ClusterConfig, ClusterLog};
 use crate::config::{ChainConfig, Config, ConfigError, StorageConfig, StoreConfig, StoreKind};
 use crate::datadir::{DataDir, DataDirError, RunFile};
 use crate::identity::{self, IdentityError};
-use crate::log::SoloLog;
 use crate::net::{self, NetError, NetHandle};
 use crate::telemetry::{self, Health};
 use duty::Duty;
@@ -70,6 +71,12 @@ pub enum NodeError {
     /// A proving key.
     #[error(transparent)]
     Key(#[from] ProveError),
+    /// The replicas' thread does not start.
+    #[error("the system starts no thread: {0}")]
+    Thread(std::io::Error),
+    /// The replica of a database that is here.
+    #[error("a replica does not start: {0}")]
+    Replica(String),
     /// The store failed while the node ran.
     #[error("the node stopped: the log's writer failed; what it logged says why")]
     StoreFailed,
@@ -172,8 +179,18 @@ impl StorageNode {
         let prover = Arc::new(Prover::new(Arc::clone(&engine), config.proving.clone(), shape, chain_id));
         let proofs = Arc::new(Proofs::new(dir.proofs()));
         let failed = CancellationToken::new();
-        let (log, log_thread) = SoloLog::start(Arc::clone(&engine), Arc::clone(&key), failed.clone());
         let (net, inbound, net_task) = net::start(&key, &config.net).await?;
+        let cluster = ClusterConfig {
+            journals: dir.journals(),
+            evidence: dir.evidence(),
+            timing: config.cluster.timing(),
+            threads: config.cluster.threads.max(1) as usize,
+        };
+        let seats = Arc::new(Groth16Seats { prover: Arc::clone(&prover), runtime: tokio::runtime::Handle::current() });
+        let (log, log_thread) =
+            ClusterLog::start(Arc::clone(&engine), Arc::clone(&key), net.clone(), cluster, seats, failed.clone())
+                .map_err(NodeError::Thread)?;
+        log.resume().await.map_err(NodeError::Replica)?;
         let service = Service::new(
             Arc::clone(&key),
             Arc::clone(&engine),

@@ -5,7 +5,7 @@
 
 use crate::config::ProvingConfig;
 use fluence_circuits::{RangeSumCircuit, StorageCircuit};
-use fluence_engine::{Engine, WitnessError};
+use fluence_engine::{Engine, View, WitnessError};
 use fluence_prover::{KeyError, Keys, Phase};
 use fluence_types::answer::{OpenRefusal, Snapshot};
 use fluence_types::block::Certificate;
@@ -13,7 +13,6 @@ use fluence_types::shape::{CircuitId, RangeSumShape, StorageShape};
 use fluence_types::statement::{RangeSumQuery, Storage};
 use fluence_types::{DatabaseId, DbRoot, Epoch, SegmentRoot};
 use fluence_wire::message::{ProvedRangeSum, ProvedStorage};
-use rand::rngs::OsRng;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -154,7 +153,7 @@ impl Prover {
             let keys = prover.keys(CircuitId::Storage(prover.shape))?;
             let circuit = StorageCircuit::new(prover.shape, statement, witness);
             let proved = timed("fluence_prove_seconds", "storage", || {
-                fluence_prover::prove_with(&keys, circuit, &mut OsRng, &mut |phase| {
+                fluence_prover::prove_storage(&keys, circuit, &mut |phase| {
                     tracing::info!(%epoch, ?phase, "proving storage");
                 })
             })?;
@@ -172,33 +171,33 @@ impl Prover {
         .await
     }
 
-    /// Proves a range sum at the latest root; `certify` gives that root's certificate.
+    /// Proves a range sum at the latest root that is certified; `certified` gives a state at it, with the certificate.
     ///
     /// # Errors
     /// [`ProveError`].
     pub async fn range_sum(
         self: &Arc<Self>,
         query: RangeSumQuery,
-        certify: impl FnOnce(&fluence_types::block::Checkpoint) -> Option<Certificate> + Send + 'static,
+        certified: impl for<'e> FnOnce(&'e Engine, DatabaseId) -> Result<(View<'e>, Certificate), OpenRefusal>
+        + Send
+        + 'static,
     ) -> Result<ProvedRangeSum, ProveError> {
         let turn = tokio::time::timeout(TURN, self.range_sums.acquire()).await;
         let _turn = turn.map_err(|_| ProveError::Busy)?.expect("the semaphore is never closed");
         let prover = Arc::clone(self);
         on_a_thread("prove-range-sum", move || {
             // One view for root, witness and certificate: a block in between changes nothing.
-            let view = prover.engine.view(query.db).map_err(WitnessError::from)?;
+            let (view, certificate) = certified(&prover.engine, query.db).map_err(WitnessError::from)?;
             let (witness, statement) =
                 timed("fluence_witness_seconds", "range_sum", || view.range_sum_witness(&query))?;
             let live = witness.segments.len();
             let shape = RangeSumShape::for_live(live).ok_or(ProveError::NoShape(live))?;
             let opening = witness.catalogue.clone();
-            let certificate = certify(&view.checkpoint())
-                .ok_or_else(|| WitnessError::Open(OpenRefusal::Internal("the root is not certified yet".to_owned())))?;
             drop(view);
             let keys = prover.keys(CircuitId::RangeSum(shape))?;
             let circuit = RangeSumCircuit::new(shape, statement, witness);
             let proved =
-                timed("fluence_prove_seconds", "range_sum", || fluence_prover::prove(&keys, circuit, &mut OsRng))?;
+                timed("fluence_prove_seconds", "range_sum", || fluence_prover::prove_range_sum(&keys, circuit))?;
             Ok(ProvedRangeSum {
                 snapshot: Snapshot { certificate, opening },
                 sum: statement.sum,

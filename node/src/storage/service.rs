@@ -6,16 +6,18 @@
 use super::proofs::{ProofKey, Proofs};
 use super::prover::{ProveError, Prover};
 use crate::config::StoreConfig;
-use crate::log::{Log, SubmitError};
+use crate::log::{Log, SubmitError, certified};
 use crate::net::{Inbound, NetHandle, Offence};
 use fluence_crypto::sign::{NodeKey, sign_receipt, verify_op};
 use fluence_crypto::tree::segment_root;
 use fluence_engine::{Engine, UploadError, View, WitnessError};
 use fluence_types::answer::{Answer, OpenRefusal, OpenRequest, Snapshot};
+use fluence_types::block::{Certificate, epoch_of};
+use fluence_types::limits::HANDOVERS_MAX;
 use fluence_types::op::{Delivery, Op, SignedOp};
 use fluence_types::tree::SegmentPreimage;
-use fluence_types::{DatabaseId, ProjectionId, SegmentRoot};
-use fluence_wire::message::{DatabaseStatus, Refusal, STATUS_DATABASES_MAX, Status};
+use fluence_types::{DatabaseId, Height, NodeId, SegmentRoot};
+use fluence_wire::message::{Addresses, DatabaseStatus, Refusal, STATUS_DATABASES_MAX, Status};
 use fluence_wire::{Request, Response};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -91,7 +93,7 @@ impl<L: Log> Service<L> {
             Request::Submit(op) => self.submit(*op).await,
             Request::ProveRangeSum(query) => {
                 let log = Arc::clone(&self.log);
-                let proved = self.prover.range_sum(query, move |checkpoint| log.certificate(checkpoint)).await;
+                let proved = self.prover.range_sum(query, move |engine, db| certified(engine, log.as_ref(), db)).await;
                 proved.map(|p| Response::ProveRangeSum(Box::new(p))).map_err(unprovable)
             }
             other => {
@@ -126,8 +128,8 @@ impl<L: Log> Service<L> {
             }
             Request::UploadEnd { segment } => self.upload_end(segment),
             Request::Catalogue { db, projection } => {
-                let view = self.engine.view(db)?;
-                Ok(Response::Catalogue(Box::new(self.snapshot(&view, projection)?)))
+                let (view, certificate) = self.certified(db)?;
+                Ok(Response::Catalogue(Box::new(Snapshot { certificate, opening: view.snapshot(projection)? })))
             }
             Request::Header { db, segment } => Ok(Response::Header(self.engine.view(db)?.header(segment)?)),
             Request::Open(request) => self.open(&request),
@@ -143,9 +145,35 @@ impl<L: Log> Service<L> {
                 Ok(Response::Writer { next_sequence: writer.next_sequence, previous: writer.previous })
             }
             Request::Schemas { db } => {
-                let schemas = self.engine.view(db)?.schemas()?;
+                let schemas = self.certified(db)?.0.schemas()?;
                 let bounded = schemas.try_into().map_err(|e| OpenRefusal::Internal(format!("schemas: {e}")))?;
                 Ok(Response::Schemas(bounded))
+            }
+            Request::Handovers { db, from_epoch } => {
+                // The refusal where there is no such database.
+                self.engine.view(db)?;
+                let mut handovers = self.log.handovers(db, from_epoch);
+                handovers.truncate(HANDOVERS_MAX);
+                Ok(Response::Handovers(handovers.try_into().expect("cut to the limit")))
+            }
+            Request::Introduce { db, peers } => {
+                self.engine.view(db)?;
+                self.log.introduce(db, addresses(&peers));
+                Ok(Response::Noted)
+            }
+            Request::Cluster { db } => {
+                let status = self.log.cluster(db).ok_or(OpenRefusal::UnknownDatabase(db))?;
+                Ok(Response::Cluster(Box::new(status)))
+            }
+            Request::Follow { db, epoch, members, peers } => {
+                self.keeps(db).map_err(Refusal::Operation)?;
+                self.log.follow(db, epoch, members).map_err(|e| Refusal::Operation(e.to_string()))?;
+                self.log.introduce(db, addresses(&peers));
+                Ok(Response::Noted)
+            }
+            Request::FetchPage { db, segment, page } => {
+                let bytes = self.engine.view(db)?.page(segment, page)?;
+                Ok(Response::Page(bytes.try_into().map_err(|e| OpenRefusal::Internal(format!("page: {e}")))?))
             }
             _ => Err(Refusal::Malformed("a request that this version does not know".to_owned())),
         }
@@ -153,31 +181,33 @@ impl<L: Log> Service<L> {
 
     fn status(&self) -> Status {
         let shape = self.prover.shape();
-        let databases: Vec<_> = self
-            .engine
-            .databases()
-            .into_iter()
-            .filter_map(|db| {
-                let summary = self.engine.view(db).ok()?.summary();
-                Some(DatabaseStatus {
-                    db,
-                    owner: summary.owner,
-                    certificate: self.log.certificate(&summary.checkpoint)?,
-                    members: summary.members,
-                    projections: summary.projections,
-                    stored_cells: summary.stored_cells,
-                    segments: summary.segments,
-                    lost_pages: summary.lost_pages,
-                })
-            })
-            .take(STATUS_DATABASES_MAX)
-            .collect();
+        let databases = self.engine.databases().into_iter().filter_map(|db| self.database_status(db));
+        let databases: Vec<_> = databases.take(STATUS_DATABASES_MAX).collect();
         Status {
-            node: self.key.id(),
+            member: self.key.member(),
             software: crate::SOFTWARE.as_bytes().to_vec().try_into().expect("the name is short"),
             databases: databases.try_into().expect("cut to the limit"),
             storage_shape: [shape.samples, shape.holdings_levels, shape.stored_levels, shape.tree_levels],
         }
+    }
+
+    fn database_status(&self, db: DatabaseId) -> Option<DatabaseStatus> {
+        let (certificate, height) = (self.log.latest(db)?, self.engine.head(db)?.height);
+        let summary = self.engine.view(db).ok()?.summary();
+        Some(DatabaseStatus {
+            db,
+            owner: summary.owner,
+            members: summary.members,
+            // What `members` are the committee of: the block after the last one.
+            epoch: epoch_of(Height(height.0 + 1)),
+            height,
+            peers: self.log.peers(db),
+            certificate,
+            projections: summary.projections,
+            stored_cells: summary.stored_cells,
+            segments: summary.segments,
+            lost_pages: summary.lost_pages,
+        })
     }
 
     /// Bytes of cells that are stored, or announced by uploads.
@@ -218,19 +248,16 @@ impl<L: Log> Service<L> {
         Ok(Response::UploadEnd(sign_receipt(checked.receipt(self.key.id()), &self.key)))
     }
 
-    fn snapshot(&self, view: &View<'_>, projection: ProjectionId) -> Result<Snapshot, Refusal> {
-        let opening = view.snapshot(projection)?;
-        let certificate = self.log.certificate(&view.checkpoint());
-        let certificate = certificate.ok_or(Refusal::Height(view.checkpoint().height))?;
-        Ok(Snapshot { certificate, opening })
+    /// What reads are answered from: one state, and the certificate of its root.
+    fn certified(&self, db: DatabaseId) -> Result<(View<'_>, Certificate), OpenRefusal> {
+        certified(&self.engine, self.log.as_ref(), db)
     }
 
     fn open(&self, request: &OpenRequest) -> Result<Response, Refusal> {
-        let view = self.engine.view(request.db)?;
-        let snapshot = self.snapshot(&view, request.projection)?;
-        let (_, segments) = view.open_cells(request)?;
+        let (view, certificate) = self.certified(request.db)?;
+        let (opening, segments) = view.open_cells(request)?;
         let segments = segments.try_into().expect("as many as there are live segments");
-        Ok(Response::Open(Box::new(Answer { snapshot, segments })))
+        Ok(Response::Open(Box::new(Answer { snapshot: Snapshot { certificate, opening }, segments })))
     }
 
     async fn submit(self: &Arc<Self>, op: SignedOp) -> Result<Response, Refusal> {
@@ -250,20 +277,22 @@ impl<L: Log> Service<L> {
         Ok(Response::Submit { receipt, certificate })
     }
 
+    /// Whether the configuration lets a database in.
+    fn keeps(&self, db: DatabaseId) -> Result<(), String> {
+        if !self.store.databases.is_empty() && !self.store.databases.contains(&db) {
+            return Err(format!("this node was not configured to keep database {db}"));
+        }
+        let here = self.engine.databases();
+        if !here.contains(&db) && here.len() >= self.store.databases_max as usize {
+            return Err(format!("this node keeps {} databases, its limit", here.len()));
+        }
+        Ok(())
+    }
+
     /// What the configuration lets in.
     fn admit(&self, op: &Op, db: DatabaseId) -> Result<(), Refusal> {
-        let refuse = |why: String| Err(Refusal::Operation(why));
         match op {
-            Op::CreateDatabase { .. } => {
-                if !self.store.databases.is_empty() && !self.store.databases.contains(&db) {
-                    return refuse(format!("this node was not configured to keep database {db}"));
-                }
-                let here = self.engine.databases();
-                if !here.contains(&db) && here.len() >= self.store.databases_max as usize {
-                    return refuse(format!("this node keeps {} databases, its limit", here.len()));
-                }
-                Ok(())
-            }
+            Op::CreateDatabase { .. } => self.keeps(db).map_err(Refusal::Operation),
             Op::Commit { changes, .. } => {
                 let inline = changes.iter().flat_map(|c| c.append.iter()).filter_map(|s| match &s.delivery {
                     Delivery::Inline(bytes) => Some(bytes.len() as u64),
@@ -277,6 +306,12 @@ impl<L: Log> Service<L> {
             _ => Ok(()),
         }
     }
+}
+
+/// Addresses as text; what is no text is no address.
+fn addresses(peers: &[(NodeId, Addresses)]) -> Vec<(NodeId, Vec<String>)> {
+    let text = |a: &fluence_types::codec::Bounded<u8, 256>| String::from_utf8(a.to_vec()).ok();
+    peers.iter().map(|(node, list)| (*node, list.iter().filter_map(text).collect())).collect()
 }
 
 /// How refusals of unsigned operations begin.

@@ -7,12 +7,13 @@ use fluence_node::config::{StorageConfig, StoreKind};
 use fluence_node::net::{self, NetConfig, NetError, NetHandle};
 use fluence_node::{NodeError, StorageNode};
 use fluence_types::answer::{Answer, CellRange, OpenRequest, SegmentRanges, Snapshot};
-use fluence_types::block::Certificate;
+use fluence_types::block::{Certificate, Member, Members};
 use fluence_types::op::{Delivery, Op, OpReceipt, SignedReceipt};
 use fluence_types::segment::PublicSchema;
 use fluence_types::shape::{CircuitId, StorageShape};
 use fluence_types::{DatabaseId, Height, NodeId, ProjectionId};
 use fluence_verifier::answer::Trust;
+use fluence_verifier::committee::Committee;
 use fluence_wire::message::Refusal;
 use fluence_wire::{Request, Response};
 use std::path::Path;
@@ -42,19 +43,26 @@ pub struct Peer {
     pub net: NetHandle,
     pub node: NodeId,
     pub addresses: Vec<String>,
+    /// The node as a member, where it was asked.
+    pub member: Option<Member>,
 }
 
 impl Peer {
     /// A peer with the key of `n`, which only dials.
     pub async fn new(n: u8, node: &StorageNode) -> Self {
-        Self::to(n, node.run_file().node, node.run_file().listen.clone()).await
+        let mut peer = Self::to(n, node.run_file().node, node.run_file().listen.clone()).await;
+        if let Response::Status(status) = peer.get(Request::Status).await {
+            fluence_crypto::vote::verify_member(&status.member).unwrap();
+            peer.member = Some(status.member);
+        }
+        peer
     }
 
     pub async fn to(n: u8, node: NodeId, addresses: Vec<String>) -> Self {
         let config = NetConfig { listen: Vec::new(), ..NetConfig::default() };
         let (net, mut inbound, _) = net::start(&key(n), &config).await.unwrap();
         tokio::spawn(async move { while inbound.recv().await.is_some() {} });
-        Self { net, node, addresses }
+        Self { net, node, addresses, member: None }
     }
 
     pub async fn ask(&self, request: Request) -> Result<Response, NetError> {
@@ -100,7 +108,11 @@ impl Owner {
     }
 
     pub fn creation(&self) -> Op {
-        Op::CreateDatabase { members: vec![self.peer.node].try_into().unwrap() }
+        Op::CreateDatabase { members: self.members() }
+    }
+
+    fn members(&self) -> Members {
+        vec![self.peer.member.clone().expect("the node said who it is")].try_into().unwrap()
     }
 
     /// Submits an operation at the writer's place; moves on where it was done.
@@ -167,7 +179,7 @@ impl Owner {
     }
 
     pub fn trust(&self) -> Trust {
-        Trust { db: self.db, members: vec![self.peer.node].try_into().unwrap(), min_height: Height(0) }
+        Trust { db: self.db, committee: Committee::new(0, self.members()), min_height: Height(0) }
     }
 
     pub async fn snapshot(&self) -> Snapshot {

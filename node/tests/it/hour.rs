@@ -13,7 +13,7 @@ use fluence_node::chain::{
 };
 use fluence_node::config::StoreKind;
 use fluence_node::config::{JudgeConfig, ProvingConfig, StoreConfig};
-use fluence_node::log::SoloLog;
+use fluence_node::log::{Log, SubmitError};
 use fluence_node::net::{self, NetConfig, NetHandle};
 use fluence_node::storage::duty::Duty;
 use fluence_node::storage::proofs::{ProofKey, Proofs};
@@ -21,6 +21,8 @@ use fluence_node::storage::prover::Prover;
 use fluence_node::storage::service::Service;
 use fluence_node::telemetry::Health;
 use fluence_node::{CancellationToken, NodeError, StorageNode};
+use fluence_types::block::Certificate;
+use fluence_types::op::OpReceipt;
 use fluence_types::shape::{CircuitId, StorageShape};
 use fluence_types::{Address, DatabaseId, DbRoot, Epoch, NodeId};
 use fluence_verifier::groth16::{VerificationKey, proof_eip2537};
@@ -209,6 +211,19 @@ pub struct Node {
     pub net: NetHandle,
 }
 
+/// The log of a node whose blocks the test applies itself.
+struct NoLog;
+
+impl Log for NoLog {
+    async fn submit(&self, _: fluence_crypto::sign::VerifiedOp) -> Result<(OpReceipt, Certificate), SubmitError> {
+        Err(SubmitError::Refused("nothing is ordered here".to_owned()))
+    }
+
+    fn latest(&self, _: DatabaseId) -> Option<Certificate> {
+        None
+    }
+}
+
 impl Node {
     pub async fn new(n: u8, dir: &Path, keys: &Path, chain: Arc<dyn Chain>) -> Self {
         let node_key = Arc::new(key(n));
@@ -233,11 +248,10 @@ impl Node {
         let prover = Arc::new(Prover::new(Arc::clone(&engine), proving, SHAPE, Some(chain.info().chain_id)));
         let proofs = Arc::new(Proofs::new(dir.join(format!("proofs-{n}"))));
         let (net, inbound, _) = net::start(&node_key, &NetConfig::default()).await.unwrap();
-        let (log, _) = SoloLog::start(Arc::clone(&engine), Arc::clone(&node_key), CancellationToken::new());
         let service = Service::new(
             Arc::clone(&node_key),
             Arc::clone(&engine),
-            Arc::new(log),
+            Arc::new(NoLog),
             Arc::clone(&prover),
             Arc::clone(&proofs),
             StoreConfig::default(),

@@ -2,6 +2,8 @@
 #![allow(unreachable_pub, reason = "items are shared by the modules of this binary")]
 
 mod anvil;
+mod cluster;
+mod cluster_net;
 mod common;
 mod hour;
 mod net;

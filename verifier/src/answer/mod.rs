@@ -3,16 +3,19 @@
 //! Rule    an answer is bytes from a stranger. What leaves here is bound, scalar by scalar, to a root that a quorum of the members the
 //!         caller trusts signed, for the database asked about, at a height not below the last one seen, with every live segment of the
 //!         projection opened, in catalogue order. Each refusal says which certificate, segment or cells were wrong.
+//! Epochs  a committee that is trusted for one epoch is taken for later ones too, as long as it signs them: it changes only by handovers
+//!         ([`crate::committee`]). What an earlier committee signs, or one that is known to have ended, is refused.
 //! Limits  the multi-opening has one root for all cells of a segment, so a wrong cell is named by the span of pages that was asked for;
 //!         a caller that wants the page asks page by page (`client` does).
 //! Source  DESIGN sections 3, 6 and 7
 
+use crate::committee::Committee;
 use fluence_crypto::roots::{self, CatalogueError};
-use fluence_crypto::sign::{self, SignError};
+use fluence_crypto::sign::SignError;
 use fluence_crypto::tree::{self, TreeError};
-use fluence_crypto::{Fr, field};
+use fluence_crypto::{Fr, field, vote};
 use fluence_types::answer::{Answer, HeaderAnswer, OpenRequest, SegmentOpening, SegmentRanges, Snapshot};
-use fluence_types::block::{Certificate, Checkpoint, Members};
+use fluence_types::block::{Certificate, Checkpoint, epoch_of};
 use fluence_types::limits::{PAGE_CELLS, SEGMENT_CELLS_MAX};
 use fluence_types::segment::{HeaderError, SegmentHeader};
 use fluence_types::tree::{CatalogueEntry, CatalogueOpening, Cell, SegmentPreimage};
@@ -26,8 +29,8 @@ mod tests;
 pub struct Trust {
     /// The database.
     pub db: DatabaseId,
-    /// Its cluster, in the order in which certificates name members.
-    pub members: Members,
+    /// Its committee, as far as the caller knows.
+    pub committee: Committee,
     /// The last height seen; nothing older is believed.
     pub min_height: Height,
 }
@@ -53,6 +56,30 @@ pub enum AnswerError {
         height: Height,
         /// What is wrong.
         why: SignError,
+    },
+    /// Its height and the epoch it claims do not fit, or it certifies a root above itself.
+    #[error("block {height} of epoch {epoch} is not one that an honest committee signs")]
+    Impossible {
+        /// The block's height.
+        height: Height,
+        /// The epoch it claims.
+        epoch: u64,
+    },
+    /// Of an epoch before the committee that the caller trusts: nobody answers for what earlier members sign now.
+    #[error("certificate of epoch {epoch}, the committee trusted is that of epoch {since} and later")]
+    OldCommittee {
+        /// The certificate's epoch.
+        epoch: u64,
+        /// The first epoch of the committee trusted.
+        since: u64,
+    },
+    /// Of a later epoch, and not signed by the committee that the caller trusts: ask for the handovers since then.
+    #[error("certificate of epoch {epoch} is not by the committee of epoch {since}; it may have handed over since")]
+    NewCommittee {
+        /// The certificate's epoch.
+        epoch: u64,
+        /// The first epoch of the committee trusted.
+        since: u64,
     },
     /// Older than what was seen before: a roll-back, or a node that is behind.
     #[error("height {got} is older than {seen}, which was seen before")]
@@ -166,20 +193,34 @@ pub enum AnswerError {
 
 /// A checkpoint that a quorum of the trusted members signed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CertifiedCheckpoint(Checkpoint);
+pub struct CertifiedCheckpoint {
+    checkpoint: Checkpoint,
+    epoch: u64,
+    ended: bool,
+}
 
 impl CertifiedCheckpoint {
     /// What was signed.
     #[must_use]
     pub const fn get(&self) -> &Checkpoint {
-        &self.0
+        &self.checkpoint
+    }
+    /// The consensus epoch in which it was signed.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+    /// Whether the certificate is also the one by which the committee hands over to another: [`Committee::until`] is its epoch.
+    #[must_use]
+    pub const fn ended(&self) -> bool {
+        self.ended
     }
 }
 
 /// A projection's catalogue entry under a certified root.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CertifiedSnapshot {
-    checkpoint: Checkpoint,
+    certified: CertifiedCheckpoint,
     opening: CatalogueOpening,
 }
 
@@ -187,7 +228,12 @@ impl CertifiedSnapshot {
     /// The checkpoint.
     #[must_use]
     pub const fn checkpoint(&self) -> &Checkpoint {
-        &self.checkpoint
+        self.certified.get()
+    }
+    /// The checkpoint, with what its certificate says of the committee.
+    #[must_use]
+    pub const fn certified(&self) -> &CertifiedCheckpoint {
+        &self.certified
     }
     /// The projection's entry: its version, schema hash and live segments.
     #[must_use]
@@ -269,21 +315,33 @@ impl VerifiedAnswer {
     }
 }
 
-/// Checks a certificate: database, quorum, and that it does not go back.
+/// Checks a certificate: database, committee, quorum, and that it does not go back.
 ///
 /// # Errors
 /// [`AnswerError`] naming what was wrong.
 pub fn verify_certificate(trust: &Trust, certificate: &Certificate) -> Result<CertifiedCheckpoint, AnswerError> {
-    let checkpoint = certificate.checkpoint;
-    if checkpoint.db != trust.db {
-        return Err(AnswerError::ForeignDatabase { what: "certificate", got: checkpoint.db, expected: trust.db });
+    let (header, checkpoint) = (&certificate.header, certificate.checkpoint());
+    let (epoch, since) = (header.consensus_epoch, trust.committee.since);
+    if header.db != trust.db {
+        return Err(AnswerError::ForeignDatabase { what: "certificate", got: header.db, expected: trust.db });
     }
-    sign::verify_certificate(certificate, &trust.members)
-        .map_err(|why| AnswerError::Certificate { height: checkpoint.height, why })?;
+    if epoch != epoch_of(header.height) || header.executed_height >= header.height {
+        return Err(AnswerError::Impossible { height: header.height, epoch });
+    }
+    if epoch < since {
+        return Err(AnswerError::OldCommittee { epoch, since });
+    }
+    if trust.committee.until.is_some_and(|until| epoch > until) {
+        return Err(AnswerError::NewCommittee { epoch, since });
+    }
+    vote::verify_certificate(certificate, &trust.committee.members).map_err(|why| match epoch > since {
+        true => AnswerError::NewCommittee { epoch, since },
+        false => AnswerError::Certificate { height: checkpoint.height, why },
+    })?;
     if checkpoint.height < trust.min_height {
         return Err(AnswerError::OldHeight { got: checkpoint.height, seen: trust.min_height });
     }
-    Ok(CertifiedCheckpoint(checkpoint))
+    Ok(CertifiedCheckpoint { checkpoint, epoch, ended: trust.committee.ends_with(header) })
 }
 
 /// Checks a snapshot: its certificate, and that the catalogue entry stands under the certified root.
@@ -291,7 +349,8 @@ pub fn verify_certificate(trust: &Trust, certificate: &Certificate) -> Result<Ce
 /// # Errors
 /// [`AnswerError`] naming what was wrong.
 pub fn verify_snapshot(trust: &Trust, snapshot: Snapshot) -> Result<CertifiedSnapshot, AnswerError> {
-    let checkpoint = verify_certificate(trust, &snapshot.certificate)?.0;
+    let certified = verify_certificate(trust, &snapshot.certificate)?;
+    let checkpoint = certified.checkpoint;
     let opening = snapshot.opening;
     // Without this a node answers from another database it certifies itself, should roots ever be shared.
     if opening.db.db != trust.db {
@@ -301,7 +360,7 @@ pub fn verify_snapshot(trust: &Trust, snapshot: Snapshot) -> Result<CertifiedSna
     if got != checkpoint.root {
         return Err(AnswerError::DbRoot { got, certified: checkpoint.root });
     }
-    Ok(CertifiedSnapshot { checkpoint, opening })
+    Ok(CertifiedSnapshot { certified, opening })
 }
 
 /// Checks a header against the root of its segment.

@@ -4,6 +4,7 @@ use fluence_crypto::secret::Secret;
 use fluence_crypto::sign::NodeKey;
 use fluence_crypto::tree::SegmentTree;
 use fluence_types::answer::CellRange;
+use fluence_types::block::{BlockHeader, Members};
 use fluence_types::codec::{Bounded, decode, encode};
 use fluence_types::limits::ANSWER_BYTES_MAX;
 use fluence_types::segment::{HeaderBlob, Lane, LaneKind};
@@ -69,6 +70,32 @@ impl Segment {
     }
 }
 
+fn members(keys: &[&NodeKey]) -> Members {
+    let mut members: Vec<_> = keys.iter().map(|k| k.member()).collect();
+    members.sort_by_key(|m| m.node);
+    Bounded::new(members).unwrap()
+}
+
+/// The block that carries the root after `executed`.
+fn header(db: DatabaseId, executed: Height, root: DbRoot) -> BlockHeader {
+    let height = Height(executed.0 + 1);
+    BlockHeader {
+        db,
+        consensus_epoch: epoch_of(height),
+        height,
+        parent: BlockHash::from_bytes([1; 32]),
+        timestamp_ms: 1,
+        ops_hash: [0; 32],
+        executed_height: executed,
+        executed_root: root,
+        next_members_hash: [0; 32],
+    }
+}
+
+fn certify(header: &BlockHeader, keys: &[&NodeKey]) -> Certificate {
+    vote::certify(header.clone(), 11, 10, &members(keys), keys).unwrap()
+}
+
 struct World {
     node: NodeKey,
     segments: Vec<Segment>,
@@ -85,7 +112,7 @@ impl World {
     }
 
     fn trust(&self) -> Trust {
-        Trust { db: DB, members: Bounded::new(vec![self.node.id()]).unwrap(), min_height: Height(10) }
+        Trust { db: DB, committee: Committee::new(0, members(&[&self.node])), min_height: Height(10) }
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -104,14 +131,7 @@ impl World {
             catalogue_root: catalogue.root(),
             aux_root: AuxRoot::from_field(FieldBytes::from_u64(12)),
         };
-        let checkpoint = Checkpoint {
-            db: self.db,
-            height: self.height,
-            block: BlockHash::from_bytes([1; 32]),
-            root: roots::db_root(&db),
-        };
-        let signature = sign::sign_checkpoint(&checkpoint, &self.node);
-        let certificate = Certificate { checkpoint, signatures: Bounded::new(vec![(0, signature)]).unwrap() };
+        let certificate = certify(&header(self.db, self.height, roots::db_root(&db)), &[&self.node]);
         Snapshot { certificate, opening: CatalogueOpening { db, entry, path: catalogue.path(1) } }
     }
 
@@ -232,15 +252,19 @@ fn rejects_each_kind_of_lie_with_an_error_that_names_it() {
         ),
         ("catalogue is about database", Box::new(|_, a| a.snapshot.opening.db.db = DatabaseId::from_bytes([6; 16]))),
         (
-            "not a signature by node",
+            "not signed by the members",
             Box::new(|w, a| {
                 w.node = NodeKey::new(Secret::new([8; 32]));
                 a.snapshot = w.snapshot();
                 w.node = NodeKey::new(Secret::new([7; 32]));
             }),
         ),
-        ("0 of 1 members signed", Box::new(|_, a| a.snapshot.certificate.signatures = Bounded::default())),
-        ("not a signature by node", Box::new(|_, a| a.snapshot.certificate.checkpoint.height = Height(11))),
+        ("0 of 1 members signed", Box::new(|_, a| a.snapshot.certificate.signers = 0)),
+        ("not signed by the members", Box::new(|_, a| a.snapshot.certificate.header.height = Height(12))),
+        (
+            "not one that an honest committee",
+            Box::new(|_, a| a.snapshot.certificate.header.executed_height = Height(11)),
+        ),
         ("catalogue opens to database root", Box::new(|_, a| a.snapshot.opening.db.stored_cells += 1)),
         // An entry with the retraction segment left out, or a superseded one still counted.
         (
@@ -352,4 +376,59 @@ fn every_flipped_byte_of_an_answer_is_refused() {
     }
     println!("{} flips, all refused: {refused:?}", honest.len());
     assert_eq!(refused.values().sum::<usize>(), honest.len());
+}
+
+#[test]
+fn a_committee_is_taken_for_later_epochs_as_long_as_it_signs_them() {
+    let key = |i| NodeKey::new(Secret::new([i; 32]));
+    let keys: Vec<_> = (1..=4).map(key).collect();
+    let all: Vec<_> = keys.iter().collect();
+    let strangers: Vec<_> = (5..=8).map(key).collect();
+    let strangers: Vec<_> = strangers.iter().collect();
+    let root = DbRoot::from_field(FieldBytes::from_u64(9));
+    let trust = |since, until| {
+        let committee = Committee { since, until, members: members(&all) };
+        Trust { db: DB, committee, min_height: Height(0) }
+    };
+    // Heights of epochs 1, 2, 3 and 9.
+    for height in [65, 130, 200, 600] {
+        let certificate = certify(&header(DB, Height(height), root), &all);
+        let certified = verify_certificate(&trust(1, None), &certificate).unwrap();
+        assert_eq!((certified.get().height, certified.epoch()), (Height(height), height / 64));
+    }
+    let at = |height| certify(&header(DB, Height(height), root), &all);
+    // The committee was another one then.
+    let old = verify_certificate(&trust(2, None), &at(65)).unwrap_err();
+    assert!(matches!(old, AnswerError::OldCommittee { epoch: 1, since: 2 }), "{old}");
+    // It has ended.
+    verify_certificate(&trust(1, Some(2)), &at(130)).unwrap();
+    let late = verify_certificate(&trust(1, Some(2)), &at(200)).unwrap_err();
+    assert!(matches!(late, AnswerError::NewCommittee { epoch: 3, since: 1 }), "{late}");
+    // Others sign: in an epoch of ours they lie, later they may have taken over.
+    let by_strangers = |height| certify(&header(DB, Height(height), root), &strangers);
+    let lie = verify_certificate(&trust(1, None), &by_strangers(66)).unwrap_err();
+    assert!(matches!(lie, AnswerError::Certificate { why: SignError::Certificate(_), .. }), "{lie}");
+    let new = verify_certificate(&trust(1, None), &by_strangers(130)).unwrap_err();
+    assert!(matches!(new, AnswerError::NewCommittee { epoch: 2, since: 1 }), "{new}");
+    // The epoch is the height's, or nobody could say whose committee signs.
+    let mut shifted = header(DB, Height(130), root);
+    shifted.consensus_epoch = 1;
+    let impossible = verify_certificate(&trust(1, None), &certify(&shifted, &all)).unwrap_err();
+    assert!(matches!(impossible, AnswerError::Impossible { epoch: 1, .. }), "{impossible}");
+}
+
+#[test]
+fn the_last_certificate_of_a_committee_says_that_it_ends() {
+    let key = NodeKey::new(Secret::new([1; 32]));
+    let other = NodeKey::new(Secret::new([2; 32]));
+    let trust = Trust { db: DB, committee: Committee::new(0, members(&[&key])), min_height: Height(0) };
+    let ended = |executed, next: &NodeKey| {
+        let mut header = header(DB, Height(executed), DbRoot::default());
+        header.next_members_hash = vote::members_hash(&members(&[next])).unwrap();
+        verify_certificate(&trust, &certify(&header, &[&key])).unwrap().ended()
+    };
+    assert!(ended(62, &other));
+    assert!(!ended(62, &key));
+    // Before the end nothing is settled.
+    assert!(!ended(61, &other));
 }

@@ -65,7 +65,9 @@ impl Play {
             .dialer
             .add_address(&self.nodes[chosen].id, self.nodes[chosen].address())
             .doing("the node's address cannot be used")?;
-        let (lost, good) = lost_answers(story, &tables[chosen], chosen).await?;
+        let address = self.nodes[chosen].address().to_owned();
+        let (_, alone) = self.ask_only(world, chosen, &address, &tables[chosen]).await?;
+        let (lost, good) = lost_answers(story, &alone, chosen).await?;
         if lost == 0 {
             return Err(Failure::failed(format!("{name} answered everything, though most of its pages are damaged")));
         }
@@ -86,21 +88,33 @@ impl Play {
         Ok(())
     }
 
-    /// A liar takes the node's place; the client must refuse each of its answers.
-    async fn liar(&mut self, story: &Story, world: &World, table: &Table<Dialer>, chosen: usize) -> Result<u64> {
-        let node = &self.nodes[chosen];
-        let (mut liar, address) = node.start_liar(&self.dir.join("liar"), &self.dir, &self.memory).await?;
-        // A fresh dialer: one connected to the honest process would go on asking that.
+    /// The owner again, but one who reaches a single member: what it cannot answer, nobody answers for it.
+    async fn ask_only(
+        &self,
+        world: &World,
+        chosen: usize,
+        address: &str,
+        table: &Table<Dialer>,
+    ) -> Result<(Session<Dialer>, Table<Dialer>)> {
+        // A fresh dialer: one connected to another process would go on asking that.
         let dialer = Dialer::start(DialOptions::default()).doing("cannot start the network")?;
-        dialer.add_address(&node.id, &address).doing("the liar's address cannot be used")?;
+        dialer.add_address(&self.nodes[chosen].id, address).doing("the node's address cannot be used")?;
         let keyring = Keyring::from_phrase(&world.session.keyring().phrase()).doing("the owner's keys are gone")?;
         let rng = StdRng::from_rng(OsRng).doing("the system gives no randomness")?;
         let session = Session::new(dialer, Keystore::in_memory(keyring), rng);
         for (id, known) in world.session.known() {
             session.remember(id, known).map_err(|e| remote::failure(e, "the database is unknown"))?;
         }
-        let lied_to = session.database(table.db()).map_err(|e| remote::failure(e, "the database is unknown"))?;
-        let lied_to = lied_to.table("flights").await.map_err(|e| remote::failure(e, "the table is unknown"))?;
+        let database = session.database(table.db()).map_err(|e| remote::failure(e, "the database is unknown"))?;
+        let table = database.table("flights").await.map_err(|e| remote::failure(e, "the table is unknown"))?;
+        Ok((session, table))
+    }
+
+    /// A liar takes the node's place; the client must refuse each of its answers.
+    async fn liar(&mut self, story: &Story, world: &World, table: &Table<Dialer>, chosen: usize) -> Result<u64> {
+        let node = &self.nodes[chosen];
+        let (mut liar, address) = node.start_liar(&self.dir.join("liar"), &self.dir, &self.memory).await?;
+        let (_, lied_to) = self.ask_only(world, chosen, &address, table).await?;
         let mut refused = 0;
         for range in slices(table.schema(), chosen)? {
             let select = Select::range(range).columns(&["carrier", "dest"]);

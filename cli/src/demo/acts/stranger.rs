@@ -36,8 +36,7 @@ impl Play {
         write_json(&file, &proved.file)?;
         story.fact("masked_sum", proved.masked.to_string());
         story.end(format!(
-            "{} proved SUM(distance) of May = {} in {:.1} s: {} constraints, verified in {:.1} ms",
-            self.nodes[quarter].name,
+            "a member proved SUM(distance) of May = {} in {:.1} s: {} constraints, verified in {:.1} ms",
             proved.value,
             proved.prove_ms as f64 / 1e3,
             output::count(proved.constraints),

@@ -1,5 +1,7 @@
 //! A Groth16 key whose secrets the test knows, as `contracts/test/Toy.sol`; curve points come from the chain's own precompiles.
 
+pub(crate) mod clusters;
+
 use alloy::network::TransactionBuilder;
 use alloy::primitives::{Address, U256, address, keccak256};
 use alloy::providers::Provider as _;

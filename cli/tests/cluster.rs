@@ -1,0 +1,265 @@
+//! A cluster of real processes, driven as a person would: `up`, `cluster create`, `import`, a node killed, status, restart, replacement.
+//!
+//! Rule    nothing waits for a fixed time: what must come true is looked for until a deadline. Every port is free for the asking.
+
+use fluence_client::{Keyring, Keystore, Passphrase, WorkFactor};
+use rand::rngs::OsRng;
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(180);
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(50);
+
+fn program(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fluence"));
+    command.env_clear().current_dir(dir).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// `fluence up`, and the nodes it started.
+struct Up {
+    process: Child,
+    ready: Value,
+    /// What it says later; closed, it would end.
+    _events: BufReader<ChildStdout>,
+}
+
+impl Up {
+    fn start(dir: &Path, args: &[&str]) -> Self {
+        let mut process = program(dir)
+            .args(["up", "--json", "--stop-with-stdin", "--dir", "up"])
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(dir.join("up.err")).unwrap())
+            .spawn()
+            .expect("the program under test starts");
+        let mut line = String::new();
+        let mut events = BufReader::new(process.stdout.take().unwrap());
+        events.read_line(&mut line).unwrap();
+        let why = || std::fs::read_to_string(dir.join("up.err")).unwrap_or_default();
+        let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}: {}", why()));
+        Self { process, ready, _events: events }
+    }
+
+    fn nodes(&self) -> &[Value] {
+        self.ready["nodes"].as_array().unwrap()
+    }
+
+    fn pids(&self) -> Vec<u64> {
+        self.nodes().iter().map(|n| n["pid"].as_u64().unwrap()).collect()
+    }
+
+    fn addresses(&self) -> Vec<&str> {
+        self.nodes().iter().map(|n| n["address"].as_str().unwrap()).collect()
+    }
+
+    fn of(&self, i: usize, what: &str) -> &str {
+        self.nodes()[i][what].as_str().unwrap()
+    }
+
+    /// Closes its standard input, and waits until it and all of its nodes are gone.
+    fn stop(mut self) {
+        drop(self.process.stdin.take());
+        let status = self.process.wait().unwrap();
+        assert!(status.success(), "{status}");
+        assert!(!self.pids().into_iter().any(runs), "a node outlives its parent");
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // Only where a test failed before it stopped it.
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+fn runs(pid: u64) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    // A zombie has ended; its parent has not looked yet.
+    status.lines().any(|l| l.starts_with("State:") && !l.contains('Z'))
+}
+
+fn kill(pid: u64) {
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
+/// An owner with a home.
+struct Owner(PathBuf);
+
+impl Owner {
+    /// Its keystore opens quickly: it is opened by every command.
+    fn new(dir: &Path) -> Self {
+        std::fs::write(dir.join("pass"), "correct horse battery\n").unwrap();
+        std::fs::set_permissions(dir.join("pass"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        let (path, keyring) = (dir.join("home/keystore.age"), Keyring::generate(&mut OsRng));
+        Keystore::create(&path, &Passphrase::from_file(&dir.join("pass")).unwrap(), keyring, WorkFactor::TEST).unwrap();
+        Self(dir.to_owned())
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        program(&self.0)
+            .args(args)
+            .arg("--json")
+            .env("FLUENCE_HOME", self.0.join("home"))
+            .env("FLUENCE_PASSPHRASE_FILE", self.0.join("pass"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}"))
+    }
+
+    fn refused(&self, args: &[&str], code: i32, words: &str) {
+        let output = self.run(args);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains(words), "{args:?} says {stderr}, not {words:?}");
+        assert!(serde_json::from_slice::<Value>(&output.stderr).unwrap()["help"].is_string(), "{args:?}: {stderr}");
+    }
+
+    /// The status, once it is as wanted.
+    fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let output = self.run(&["cluster", "status"]);
+            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            if wanted(&status) {
+                return status;
+            }
+            assert!(begun.elapsed() < LIMIT, "{what}: {status:#}: {}", text(&output.stderr));
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn import(&self, file: &str, rows: u64) -> Value {
+        let done = self.json(&["import", file, "--table", "rain", "--key", "day,place"]);
+        assert_eq!(done["rows"].as_u64(), Some(rows), "{done}");
+        done
+    }
+
+    fn count(&self) -> u64 {
+        self.json(&["query", "rain", "--agg", "count"])["answers"][0]["value"].as_u64().unwrap()
+    }
+}
+
+fn csv(path: &Path, place: &str, rows: u32) {
+    let lines = (0..rows).map(|i| format!("{i},{place},{}\n", i * 7 % 100));
+    std::fs::write(path, std::iter::once("day,place,mm\n".to_owned()).chain(lines).collect::<String>()).unwrap();
+}
+
+fn member<'a>(status: &'a Value, node: &str) -> &'a Value {
+    status["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|m| m["node"] == node)
+        .unwrap_or_else(|| panic!("{node}: {status}"))
+}
+
+#[test]
+fn four_nodes_come_up_lose_one_go_on_and_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let owner = Owner::new(dir.path());
+    let up = Up::start(dir.path(), &["-n", "4", "--home", "home"]);
+    assert_eq!(up.nodes().len(), 4);
+    assert!(!dir.path().join("up/passphrase").exists(), "the owner has a home of its own");
+    for name in ["a", "b", "c"] {
+        csv(&dir.path().join(format!("{name}.csv")), name, 40);
+    }
+
+    // A name for four nodes; then the same again, and nodes that are none.
+    let addresses = up.addresses();
+    let nodes: Vec<&str> = addresses.iter().flat_map(|a| ["--node", a]).collect();
+    let made = owner.json(&[&["cluster", "create", "main"][..], &nodes].concat());
+    assert_eq!(made["members"].as_array().unwrap().len(), 4);
+    owner.refused(&[&["cluster", "create", "main"][..], &nodes].concat(), 2, "already");
+    owner.refused(&["cluster", "create", "other", "--node", "/ip4/127.0.0.1/tcp/1"], 2, "not the address of a node");
+    let twice = ["cluster", "create", "other", "--node", addresses[0], "--node", addresses[0]];
+    owner.refused(&twice, 2, "named twice");
+
+    owner.import("a.csv", 40);
+    let status =
+        owner.until("all vote", |s| s["members"].as_array().is_some_and(|m| m.iter().all(|m| m["voting"] == true)));
+    assert_eq!((status["answering"].as_u64(), status["quorum"].as_u64()), (Some(4), Some(3)));
+    assert!(status["root"].is_string() && status["diverged"] == false, "{status}");
+    owner.refused(&["cluster", "join", addresses[1]], 1, "is a member of the cluster");
+    owner.refused(&["cluster", "leave", "0123"], 2, "names no member");
+
+    // One is killed: the others go on, and say who is missing.
+    let pid = up.pids()[1];
+    kill(pid);
+    let began = Instant::now();
+    while runs(pid) {
+        assert!(began.elapsed() < LIMIT, "node {pid} is killed and runs");
+        std::thread::sleep(POLL);
+    }
+    owner.import("b.csv", 40);
+    assert_eq!(owner.count(), 80);
+    let gone = up.of(1, "node").to_owned();
+    let status = owner.until("the dead one is missed", |s| {
+        s["members"].as_array().is_some_and(|m| m.iter().any(|m| m["node"] == gone && m["connected"] == 0))
+    });
+    assert_eq!((status["answering"].as_u64(), member(&status, &gone)["answers"].as_bool()), (Some(3), Some(false)));
+    assert!(member(&status, &gone)["error"].is_string());
+
+    // A second one: no quorum, and that is what is said.
+    kill(up.pids()[2]);
+    owner.until("two are missing", |s| s["answering"] == 2);
+    owner.refused(&["cluster", "status"], 1, "2 of 4 members answer, 3 are needed");
+    owner.refused(&["cluster", "leave", &gone], 1, "2 of 4 members answer, 3 are needed");
+    let nodes_before: Vec<String> = addresses.iter().map(|a| (*a).to_owned()).collect();
+    up.stop();
+
+    // The same folder again: the same nodes at the same addresses, with everything.
+    let up = Up::start(dir.path(), &["--home", "home"]);
+    assert_eq!(up.addresses(), nodes_before);
+    owner.until("all are level again", |s| {
+        s["members"]
+            .as_array()
+            .is_some_and(|m| m.len() == 4 && m.iter().all(|m| m["answers"] == true && m["lag"].as_u64() < Some(3)))
+    });
+    assert_eq!(owner.count(), 80);
+    owner.import("c.csv", 40);
+    assert_eq!(owner.count(), 120);
+    up.stop();
+}
+
+#[test]
+fn nodes_end_with_their_parent_even_where_it_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut up = Up::start(dir.path(), &["-n", "1"]);
+    let (pid, node) = (u64::from(up.process.id()), up.pids()[0]);
+    assert!(runs(node));
+    // Without a home, the owner gets one, with its passphrase beside it.
+    let mode = |file: &str| std::fs::metadata(dir.path().join(file)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("up"), mode("up/passphrase"), mode("up/home/keystore.age")), (0o700, 0o600, 0o600));
+    let mut phrase = program(dir.path());
+    phrase.args(["keys", "backup", "--json", "--home", "up/home"]);
+    let phrase = phrase.args(["--passphrase-file", "up/passphrase"]).stdin(Stdio::null()).output().unwrap();
+    assert!(phrase.status.success(), "{}", text(&phrase.stderr));
+    let second = program(dir.path()).args(["up", "--dir", "up", "--json"]).stdin(Stdio::null()).output().unwrap();
+    assert!(text(&second.stderr).contains("another `fluence up`"), "{}", text(&second.stderr));
+    kill(pid);
+    let _ = up.process.wait();
+    let begun = Instant::now();
+    while runs(node) {
+        assert!(begun.elapsed() < LIMIT, "node {node} outlives its parent");
+        std::thread::sleep(POLL);
+    }
+}

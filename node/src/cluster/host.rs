@@ -1,0 +1,284 @@
+//! The thread on which all replicas run: one runtime of the consensus library, many clusters.
+
+use super::{Replicas, evidence, notes};
+use crate::net::NetHandle;
+use crate::net::cluster::{Channel, ClusterPeers, ClusterReceiver, ClusterSender};
+use commonware_runtime::{Runner, Spawner, Supervisor, tokio as runtime};
+use fluence_consensus::{Channels, Config, Event, JoinConfig, MempoolLimits, Prover, Replica, Timing, join, start};
+use fluence_crypto::sign::NodeKey;
+use fluence_engine::Engine;
+use fluence_types::block::{Certificate, Handover, Members, ends_epoch};
+use fluence_types::{DatabaseId, NodeId};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Epochs for which a committee that was vouched for is taken, unless it hands over.
+const EPOCHS_AHEAD: u64 = 256;
+/// Longest fetch of a database's state.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Where replicas keep their journals, and how they behave.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Folder of the journals.
+    pub journals: PathBuf,
+    /// Folder of evidence.
+    pub evidence: PathBuf,
+    /// Times.
+    pub timing: Timing,
+    /// Threads of the runtime.
+    pub threads: usize,
+}
+
+pub(super) enum Command {
+    /// Starts the replica of a database that is in the engine.
+    Host { db: DatabaseId, reply: oneshot::Sender<Result<(), String>> },
+    /// Says where members are reached.
+    Introduce { db: DatabaseId, peers: Vec<(NodeId, Vec<String>)> },
+    /// Fetches the state of a database from its members, and starts its replica.
+    Follow { db: DatabaseId, epoch: u64, members: Members },
+}
+
+/// A replica that runs.
+pub(super) struct Hosted {
+    pub(super) replica: Arc<Replica>,
+    peers: ClusterPeers,
+    present: watch::Receiver<Vec<NodeId>>,
+}
+
+impl Hosted {
+    /// The members with an open connection.
+    pub(super) fn present(&self) -> Vec<NodeId> {
+        self.present.borrow().clone()
+    }
+}
+
+pub(super) struct Host {
+    pub(super) engine: Arc<Engine>,
+    pub(super) key: Arc<NodeKey>,
+    pub(super) net: NetHandle,
+    pub(super) config: ClusterConfig,
+    pub(super) prover: Arc<dyn Prover>,
+    pub(super) hosted: Replicas,
+    /// Databases whose state is being fetched, and where their members are.
+    pub(super) following: Arc<Mutex<BTreeMap<DatabaseId, ClusterPeers>>>,
+    pub(super) failed: CancellationToken,
+}
+
+/// What a replica needs of the network.
+struct Links {
+    channels: Channels<ClusterSender, ClusterReceiver>,
+    peers: ClusterPeers,
+}
+
+impl Host {
+    /// Runs until all senders of commands are gone.
+    pub(super) fn run(self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        // Cancels where a panic ends this thread.
+        let unless_done = self.failed.clone().drop_guard();
+        let config = runtime::Config::new()
+            .with_storage_directory(&self.config.journals)
+            .with_worker_threads(self.config.threads)
+            .with_catch_panics(false);
+        runtime::Runner::new(config).start(|context| async move {
+            let host = Arc::new(self);
+            while let Some(command) = commands.recv().await {
+                match command {
+                    Command::Host { db, reply } => {
+                        let started = Self::host(&host, &context, db).await;
+                        if let Err(why) = &started {
+                            tracing::error!(%db, %why, "the replica of a database does not start");
+                        }
+                        let _ = reply.send(started);
+                    }
+                    Command::Introduce { db, peers } => host.introduce(db, peers),
+                    Command::Follow { db, epoch, members } => Self::follow(&host, &context, db, epoch, &members),
+                }
+            }
+            for hosted in
+                std::mem::take(&mut *host.hosted.write().unwrap_or_else(PoisonError::into_inner)).into_values()
+            {
+                hosted.replica.stop();
+            }
+            let _ = context.stop(0, None).await;
+        });
+        unless_done.disarm();
+    }
+
+    fn links(&self, db: DatabaseId) -> Result<Links, String> {
+        let mut net = self.net.cluster(db).map_err(|e| e.to_string())?;
+        let channels = Channels {
+            vote: net.channel(Channel::Vote),
+            certificate: net.channel(Channel::Certificate),
+            resolver: net.channel(Channel::Resolver),
+            broadcast: net.channel(Channel::Broadcast),
+            backfill: net.channel(Channel::Backfill),
+            mempool: net.channel(Channel::Mempool),
+            fetch: net.channel(Channel::Fetch),
+        };
+        let peers = net.peers();
+        for (node, addresses) in notes::addresses(&self.engine, db) {
+            let _ = peers.set_addresses(node, &addresses);
+        }
+        Ok(Links { channels, peers })
+    }
+
+    async fn host(host: &Arc<Self>, context: &runtime::Context, db: DatabaseId) -> Result<(), String> {
+        if host.hosted.read().unwrap_or_else(PoisonError::into_inner).contains_key(&db) {
+            return Ok(());
+        }
+        let links = host.links(db)?;
+        Self::start(host, context, db, links).await
+    }
+
+    /// Starts the replica of a database that is in the engine.
+    async fn start(host: &Arc<Self>, context: &runtime::Context, db: DatabaseId, links: Links) -> Result<(), String> {
+        let origin = notes::origin(&host.engine, db).map_err(|e| e.to_string())?;
+        let origin = origin.ok_or("where its log begins was never noted")?;
+        let Links { channels, peers } = links;
+        let config = Config {
+            db,
+            key: Arc::clone(&host.key),
+            origin,
+            timing: host.config.timing,
+            limits: MempoolLimits::default(),
+            partition: hex::encode(db.as_bytes()),
+            prover: Arc::clone(&host.prover),
+        };
+        let of_db = context.child("cluster").with_attribute("db", db);
+        let engine = Arc::clone(&host.engine);
+        let (replica, events) =
+            start(of_db, engine, config, channels, peers.clone(), peers.clone()).await.map_err(|e| e.to_string())?;
+        let present = peers.present();
+        let hosted = Arc::new(Hosted { replica: Arc::new(replica), peers, present });
+        host.hosted.write().unwrap_or_else(PoisonError::into_inner).insert(db, hosted);
+        let listener = Arc::clone(host);
+        context
+            .child("events")
+            .with_attribute("db", db)
+            .spawn(move |_| async move { listener.listen(db, events).await });
+        Ok(())
+    }
+
+    /// Fetches a database from its members in a task of its own; once at a time.
+    fn follow(host: &Arc<Self>, context: &runtime::Context, db: DatabaseId, epoch: u64, members: &Members) {
+        let following = || host.following.lock().unwrap_or_else(PoisonError::into_inner);
+        if host.engine.checkpoint(db).is_some() || following().contains_key(&db) {
+            return;
+        }
+        let mut links = match host.links(db) {
+            Ok(links) => links,
+            Err(why) => return tracing::error!(%db, %why, "cannot follow"),
+        };
+        following().insert(db, links.peers.clone());
+        let join_config = JoinConfig {
+            db,
+            key: Arc::clone(&host.key),
+            committees: (epoch..epoch + EPOCHS_AHEAD).map(|e| (e, members.clone())).collect(),
+            timing: host.config.timing,
+            patience: PATIENCE,
+        };
+        let host = Arc::clone(host);
+        context.child("join").with_attribute("db", db).spawn(move |context| async move {
+            tracing::info!(%db, epoch, "fetching the state of a database from its members");
+            let (engine, mut manager) = (Arc::clone(&host.engine), links.peers.clone());
+            let (of_join, blocker) = (context.child("fetch"), links.peers.clone());
+            let joined = join(of_join, engine, join_config, &mut links.channels.fetch, &mut manager, blocker).await;
+            let started = match joined {
+                Ok(_) => Self::start(&host, &context, db, links).await,
+                Err(error) => Err(error.to_string()),
+            };
+            host.following.lock().unwrap_or_else(PoisonError::into_inner).remove(&db);
+            match started {
+                Ok(()) => {
+                    tracing::info!(%db, "following");
+                    // The replica is a child of this task.
+                    std::future::pending::<()>().await;
+                }
+                Err(why) => tracing::error!(%db, %why, "the database cannot be followed"),
+            }
+        });
+    }
+
+    fn introduce(&self, db: DatabaseId, peers: Vec<(NodeId, Vec<String>)>) {
+        let mut known: BTreeMap<_, _> = notes::addresses(&self.engine, db);
+        let hosted = self.hosted.read().unwrap_or_else(PoisonError::into_inner).get(&db).map(|h| h.peers.clone());
+        let book = hosted.or_else(|| self.following.lock().unwrap_or_else(PoisonError::into_inner).get(&db).cloned());
+        for (node, addresses) in peers {
+            if node == self.key.id() || addresses.is_empty() || known.get(&node) == Some(&addresses) {
+                continue;
+            }
+            if let Some(book) = &book
+                && let Err(error) = book.set_addresses(node, &addresses)
+            {
+                tracing::debug!(%db, %node, %error, "an address that is none");
+                continue;
+            }
+            known.insert(node, addresses);
+        }
+        if let Err(error) = notes::set_addresses(&self.engine, db, &known) {
+            tracing::error!(%db, %error, "addresses cannot be noted");
+        }
+    }
+
+    /// Hears what a replica says, until it ends.
+    async fn listen(&self, db: DatabaseId, mut events: mpsc::UnboundedReceiver<Event>) {
+        let label = db.to_string();
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Executed(height) => {
+                    metrics::gauge!("fluence_cluster_height", "db" => label.clone()).set(height.0 as f64);
+                }
+                Event::Certified(certificate) => self.certified(db, &certificate),
+                Event::Epoch(epoch) => {
+                    metrics::gauge!("fluence_cluster_epoch", "db" => label.clone()).set(epoch as f64);
+                }
+                Event::Missing(segments) => {
+                    metrics::counter!("fluence_cluster_missing_segments_total").increment(segments.len() as u64);
+                }
+                Event::Conflict(evidence) => self.conflict(db, &evidence),
+                Event::Diverged { height, why } => {
+                    tracing::error!(%db, %height, %why, "DIVERGED: a quorum finalized what this node cannot execute; the node stops");
+                    self.failed.cancel();
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn certified(&self, db: DatabaseId, certificate: &Certificate) {
+        let header = &certificate.header;
+        metrics::gauge!("fluence_cluster_certified_height", "db" => db.to_string())
+            .set(header.executed_height.0 as f64);
+        if !ends_epoch(header.height) {
+            return;
+        }
+        let committee = |epoch| self.engine.committee(db, epoch).ok().flatten();
+        let (now, next) = (committee(header.consensus_epoch), committee(header.consensus_epoch + 1));
+        let (Some(now), Some(members)) = (now, next) else { return };
+        if now == members {
+            return;
+        }
+        let handover = Handover { certificate: certificate.clone(), members };
+        if let Err(error) = notes::set_handover(&self.engine, db, &handover) {
+            tracing::error!(%db, %error, "a handover cannot be noted");
+        }
+    }
+
+    fn conflict(&self, db: DatabaseId, found: &fluence_consensus::Evidence) {
+        metrics::counter!("fluence_cluster_equivocations_total").increment(1);
+        let members = self.engine.committee(db, found.epoch).ok().flatten().unwrap_or_default();
+        match evidence::write(&self.config.evidence, db, &members, found) {
+            Ok(Some(path)) => {
+                tracing::error!(%db, node = %found.node, path = %path.display(), "EQUIVOCATION: evidence is kept");
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%db, %error, "evidence cannot be kept"),
+        }
+    }
+}
