@@ -460,11 +460,8 @@ impl Replica {
     pub async fn submit(&self, op: VerifiedOp) -> Result<(OpReceipt, Certificate), SubmitError> {
         let (engine, db, id) = (&self.shared.engine, self.shared.db, op.id());
         let stopped = |_| SubmitError::Stopped;
-        let answer = self.desk.wait(id).ok_or_else(|| SubmitError::Busy("many wait for this operation".to_owned()))?;
         // A retry after a lost answer: done is done.
-        if let Some(receipt) = engine.receipt(db, id).map_err(|_| SubmitError::Stopped)?
-            && receipt.outcome.is_ok()
-        {
+        if let Some(receipt) = self.done(id)? {
             let certificate = self.certified(receipt.height).await?;
             return Ok((receipt, certificate));
         }
@@ -495,20 +492,37 @@ impl Replica {
         if let Some(why) = self.out_of_chain(&op, state.next_sequence, state.previous) {
             return Err(SubmitError::Refused(why.to_string()));
         }
+        // Whoever waits is remembered only now: what is refused leaves nothing behind.
+        let answer = self.desk.wait(id).ok_or_else(|| SubmitError::Busy("many wait for this operation".to_owned()))?;
+        // Another replica may have had it ordered meanwhile.
+        if let Some(receipt) = self.done(id)? {
+            self.desk.give_up(&[id]);
+            let certificate = self.certified(receipt.height).await?;
+            return Ok((receipt, certificate));
+        }
         let op = Arc::new(op);
         let fresh = self.shared.mempool.insert(Arc::clone(&op), state.next_sequence, (self.now)());
         match fresh {
             Ok(true) => self.ours.send(op).await.map_err(|_| SubmitError::Stopped)?,
             Ok(false) => {}
-            Err(e @ (MempoolError::Over { .. } | MempoolError::Taken { .. })) => {
-                return Err(SubmitError::Refused(e.to_string()));
+            Err(e) => {
+                self.desk.give_up(&[id]);
+                return Err(match e {
+                    MempoolError::Over { .. } | MempoolError::Taken { .. } => SubmitError::Refused(e.to_string()),
+                    _ => SubmitError::Busy(e.to_string()),
+                });
             }
-            Err(e) => return Err(SubmitError::Busy(e.to_string())),
         }
         answer.await.map_err(|_: oneshot::error::RecvError| match self.ours.is_closed() {
             true => stopped(()),
             false => SubmitError::Expired,
         })
+    }
+
+    /// The receipt of an operation that was done.
+    fn done(&self, op: OpId) -> Result<Option<OpReceipt>, SubmitError> {
+        let receipt = self.shared.engine.receipt(self.shared.db, op).map_err(|_| SubmitError::Stopped)?;
+        Ok(receipt.filter(|r| r.outcome.is_ok()))
     }
 
     /// Why an operation does not follow its writer's last, nor one that waits: it would wait for nothing.

@@ -73,9 +73,9 @@ pub trait Log: Send + Sync + 'static {
     }
 }
 
-/// Times that a reader looks again where blocks come faster than it.
+/// Times that a reader looks for a state whose root is certified.
 const LOOKS: usize = 40;
-/// How long it waits for the first certificate between two looks.
+/// How long it waits between two looks.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// The newest state of a database whose root is certified, and the certificate. Blocking: for threads that may wait.
@@ -90,17 +90,16 @@ pub fn certified<'e>(
     for _ in 0..LOOKS {
         // Also the refusal where there is no such database.
         let head = engine.view(db)?;
-        let Some(certificate) = log.latest(db) else {
-            // Just started: the first certificate comes with the next block.
-            std::thread::sleep(PAUSE);
-            continue;
-        };
-        let (executed, root) = (certificate.header.executed_height, certificate.header.executed_root);
-        // After a restart only the head is in memory; where it is an empty block, it has the root of the one before.
-        let view = engine.view_at(db, executed).into_iter().chain([head]).find(|v| v.checkpoint().root == root);
-        if let Some(view) = view {
-            return Ok((view, certificate));
+        if let Some(certificate) = log.latest(db) {
+            let (executed, root) = (certificate.header.executed_height, certificate.header.executed_root);
+            // After a restart only the head is in memory; where it is an empty block, it has the root of the one before.
+            let view = engine.view_at(db, executed).into_iter().chain([head]).find(|v| v.checkpoint().root == root);
+            if let Some(view) = view {
+                return Ok((view, certificate));
+            }
         }
+        // Just started: the first certificate, or one of a root that is in memory, comes with the next block.
+        std::thread::sleep(PAUSE);
     }
     Err(OpenRefusal::Internal("no root of this database is certified yet; try again".to_owned()))
 }

@@ -8,8 +8,9 @@ use fluence_consensus::{Channels, Config, Event, JoinConfig, MempoolLimits, Prov
 use fluence_crypto::sign::NodeKey;
 use fluence_engine::Engine;
 use fluence_types::block::{Certificate, Handover, Members, ends_epoch};
+use fluence_types::op::ClusterChange;
 use fluence_types::{DatabaseId, NodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Epochs for which a committee that was vouched for is taken, unless it hands over.
 const EPOCHS_AHEAD: u64 = 256;
+/// Last epoch that a committee may be vouched for in: its heights stay far below 2^64.
+pub(super) const EPOCH_MAX: u64 = (1 << 48) - EPOCHS_AHEAD;
+/// Databases whose state is fetched at once: anybody may ask for it.
+const FOLLOWING_MAX: usize = 16;
 /// Longest fetch of a database's state.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -65,8 +70,14 @@ pub(super) struct Host {
     pub(super) prover: Arc<dyn Prover>,
     pub(super) hosted: Replicas,
     /// Databases whose state is being fetched, and where their members are.
-    pub(super) following: Arc<Mutex<BTreeMap<DatabaseId, ClusterPeers>>>,
+    pub(super) following: Arc<Mutex<BTreeMap<DatabaseId, Following>>>,
     pub(super) failed: CancellationToken,
+}
+
+/// A database whose state is being fetched.
+pub(super) struct Following {
+    peers: ClusterPeers,
+    members: BTreeSet<NodeId>,
 }
 
 /// What a replica needs of the network.
@@ -170,11 +181,15 @@ impl Host {
         if host.engine.checkpoint(db).is_some() || following().contains_key(&db) {
             return;
         }
+        if following().len() >= FOLLOWING_MAX {
+            return tracing::warn!(%db, limit = FOLLOWING_MAX, "too many databases are being fetched");
+        }
         let mut links = match host.links(db) {
             Ok(links) => links,
             Err(why) => return tracing::error!(%db, %why, "cannot follow"),
         };
-        following().insert(db, links.peers.clone());
+        let nodes = members.iter().map(|m| m.node).collect();
+        following().insert(db, Following { peers: links.peers.clone(), members: nodes });
         let join_config = JoinConfig {
             db,
             key: Arc::clone(&host.key),
@@ -204,14 +219,41 @@ impl Host {
         });
     }
 
+    /// The nodes that a database names: members now and next, those that wait, and a newcomer.
+    fn named(&self, db: DatabaseId) -> BTreeSet<NodeId> {
+        let following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named: BTreeSet<NodeId> = following.get(&db).map(|f| f.members.clone()).unwrap_or_default();
+        if let Ok(view) = self.engine.view(db) {
+            let members = view.members().iter().chain(view.next_members().iter()).chain(view.standby());
+            named.extend(members.map(|m| m.node));
+            if let Some(ClusterChange::Join(member) | ClusterChange::Replace { with: member, .. }) = view.wish() {
+                named.insert(member.node);
+            }
+        }
+        named
+    }
+
     fn introduce(&self, db: DatabaseId, peers: Vec<(NodeId, Vec<String>)>) {
         let mut known: BTreeMap<_, _> = notes::addresses(&self.engine, db);
+        let named = self.named(db);
         let hosted = self.hosted.read().unwrap_or_else(PoisonError::into_inner).get(&db).map(|h| h.peers.clone());
-        let book = hosted.or_else(|| self.following.lock().unwrap_or_else(PoisonError::into_inner).get(&db).cloned());
+        let book = hosted.or_else(|| {
+            self.following.lock().unwrap_or_else(PoisonError::into_inner).get(&db).map(|f| f.peers.clone())
+        });
         for (node, addresses) in peers {
-            if node == self.key.id() || addresses.is_empty() || known.get(&node) == Some(&addresses) {
+            // A hint may come from anybody: it is about nodes that the database names, and the addresses known before stay.
+            if node == self.key.id() || addresses.is_empty() || !named.contains(&node) {
                 continue;
             }
+            let before = known.get(&node).cloned().unwrap_or_default();
+            let mut merged = addresses;
+            merged.truncate(notes::ADDRESSES_MAX / 2);
+            merged.extend(before.iter().filter(|a| !merged.contains(a)).cloned().collect::<Vec<_>>());
+            merged.truncate(notes::ADDRESSES_MAX);
+            if merged == before {
+                continue;
+            }
+            let addresses = merged;
             if let Some(book) = &book
                 && let Err(error) = book.set_addresses(node, &addresses)
             {

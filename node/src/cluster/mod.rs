@@ -109,7 +109,7 @@ impl ClusterLog {
 
     /// Executes the block that creates a database, and starts its replica.
     async fn create(&self, op: VerifiedOp) -> Result<(OpReceipt, Certificate), SubmitError> {
-        let _one = self.creating.lock().await;
+        let one = self.creating.lock().await;
         let (db, id) = (op.unsigned().db, op.id());
         let stopped = |why: &dyn std::fmt::Display| SubmitError::Stopped(why.to_string());
         if self.engine.checkpoint(db).is_none() {
@@ -132,6 +132,8 @@ impl ClusterLog {
         if self.hosted(db).is_none() {
             self.host(db).await.map_err(|e| stopped(&e))?;
         }
+        // A database whose other members never come must not keep the next one from being created.
+        drop(one);
         let replica = self.replica(db).ok_or(SubmitError::UnknownDatabase(db))?;
         let certificate = replica.certified(Height(0)).await.map_err(|e| stopped(&e))?;
         Ok((receipt, certificate))
@@ -240,6 +242,9 @@ impl Log for ClusterLog {
             return Ok(());
         }
         vote::verify_members(&members).map_err(|e| SubmitError::Refused(e.to_string()))?;
+        if epoch > host::EPOCH_MAX {
+            return Err(SubmitError::Refused(format!("consensus epoch {epoch}, the limit is {}", host::EPOCH_MAX)));
+        }
         let follow = Command::Follow { db, epoch, members };
         self.commands.send(follow).map_err(|_| SubmitError::Stopped("the cluster runtime has ended".to_owned()))
     }

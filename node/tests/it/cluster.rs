@@ -224,3 +224,37 @@ async fn a_node_refuses_a_database_that_does_not_name_it_and_seats_that_nobody_v
     assert!(refusal.to_string().contains("database"), "{refusal}");
     node.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_whose_other_members_never_come_keeps_no_other_from_being_created() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&settings(dir.path())).await.unwrap();
+    let peer = Peer::new(121, &node).await;
+    let mut members = vec![key(1).member(), key(2).member(), key(3).member(), peer.member.clone().unwrap()];
+    members.sort_by_key(|m| m.node);
+    let alone: Members = members.try_into().unwrap();
+    let (writer, db) = (TestWriter::new(11), DatabaseId::from_bytes([11; 16]));
+    let stuck = Request::Submit(Box::new(writer.sign(db, Op::CreateDatabase { members: alone })));
+    let mut stuck = std::pin::pin!(peer.ask(stuck));
+    // It is created, and waits for a quorum that is not there.
+    let created =
+        async { while peer.ask(Request::Cluster { db }).await.is_ok_and(|r| matches!(r, Response::Refused(_))) {} };
+    tokio::select! {
+        answer = &mut stuck => panic!("{answer:?}"),
+        () = created => {}
+    }
+    let (writer, db) = (TestWriter::new(12), DatabaseId::from_bytes([12; 16]));
+    let own: Members = vec![peer.member.clone().unwrap()].try_into().unwrap();
+    let op = writer.sign(db, Op::CreateDatabase { members: own });
+    tokio::select! {
+        answer = &mut stuck => panic!("{answer:?}"),
+        answer = peer.get(Request::Submit(Box::new(op))) => assert!(matches!(answer, Response::Submit { .. })),
+    }
+    // Nor does a committee vouched for in an epoch that no log reaches, nor nodes that the database does not name.
+    let members: Members = vec![key(1).member()].try_into().unwrap();
+    let far =
+        Request::Follow { db: DatabaseId::from_bytes([13; 16]), epoch: u64::MAX, members, peers: Bounded::default() };
+    let refusal = peer.refused(far).await;
+    assert!(refusal.to_string().contains("limit"), "{refusal}");
+    assert!(peer.is_alive().await);
+}
