@@ -46,7 +46,7 @@ test-fast: ## the Rust tests alone
 test-slow: ## the tests marked slow: full-size shapes, long property runs
 	cargo test --locked --workspace -- --ignored slow # not the tests that write vectors
 
-test-rocksdb: ## the store suite on RocksDB; builds its library once per machine (about 20 minutes)
+test-rocksdb: ## the store suite on RocksDB; builds its library once per machine (about 4 minutes)
 	@scripts/bootstrap.sh rocksdb
 	@scripts/rocksdb.sh >/dev/null
 	@scripts/test.sh rocksdb

@@ -46,7 +46,7 @@ rocksdb() {
             cargo test --locked -p fluence-engine --features rocksdb --target-dir "$CARGO_TARGET_DIR/rocksdb" \
             --test stores --test crash --test property
     else
-        skip rocksdb "its library is not built on this machine; make test-rocksdb builds it (about 20 minutes)"
+        skip rocksdb "its library is not built on this machine; make test-rocksdb builds it (about 4 minutes)"
     fi
 }
 demo() {
