@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Proofs, and the vectors of votes, checked by tools we did not write: snarkjs and @noble/curves (tests/interop).
+# Proofs, the key ceremony, and the vectors of votes and phase 1, checked by tools we did not write: snarkjs and @noble/curves (tests/interop).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-FLUENCE_INTEROP_DIR="$out" cargo test --locked --workspace --test prove export_for_other_tools -- --exact
+FLUENCE_INTEROP_DIR="$out" cargo test --locked --workspace --test prove --test ceremony export_for_other_tools -- --exact
 node tests/interop/verify.mjs "$out"
 node tests/interop/votes.mjs --check
+node tests/interop/ceremony.mjs --check
+node tests/interop/ceremony.mjs "$out/ceremony"

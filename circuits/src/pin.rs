@@ -57,21 +57,26 @@ impl Matrices {
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
-        let number = |h: &mut blake3::Hasher, n: usize| {
-            h.update(&(n as u64).to_le_bytes());
-        };
-        hasher.update(b"FLU/circuits/matrices/v1");
-        [self.inputs, self.witnesses, self.constraints()].iter().for_each(|n| number(&mut hasher, *n));
+        self.bytes(&mut |bytes| {
+            hasher.update(bytes);
+        });
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The bytes that the pinned hash is of, piece by piece: the circuit for a second implementation.
+    pub fn bytes(&self, each: &mut dyn FnMut(&[u8])) {
+        let number = |each: &mut dyn FnMut(&[u8]), n: usize| each(&(n as u64).to_le_bytes());
+        each(b"FLU/circuits/matrices/v1");
+        [self.inputs, self.witnesses, self.constraints()].iter().for_each(|n| number(each, *n));
         for row in self.abc.iter().flatten() {
             let mut row = row.clone();
             row.sort_unstable_by_key(|(_, column)| *column);
-            number(&mut hasher, row.len());
+            number(each, row.len());
             for (coefficient, column) in row {
-                number(&mut hasher, column);
-                hasher.update(field::to_bytes(&coefficient).as_bytes());
+                number(each, column);
+                each(field::to_bytes(&coefficient).as_bytes());
             }
         }
-        *hasher.finalize().as_bytes()
     }
 
     /// The first row that an assignment (one, inputs, witnesses) breaks.

@@ -7,7 +7,7 @@ use fluence_crypto::{field, roots};
 use fluence_types::proof::{ProofContext, ProofFile};
 use fluence_types::shape::{CircuitId, RangeSumShape};
 use fluence_types::statement::{RangeSumQuery, RowRange};
-use fluence_types::{DatabaseId, FieldBytes, Height, LaneId, ProjectionId};
+use fluence_types::{DatabaseId, FieldBytes, Height, LaneId, ProjectionId, TranscriptHash};
 use fluence_verifier::groth16::{Proof, VerificationKey};
 use fluence_verifier::proof_file::KeyFile;
 use rand::SeedableRng;
@@ -17,6 +17,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 const CIRCUIT: CircuitId = CircuitId::RangeSum(RangeSumShape::ONE);
+/// As of a ceremony: what a key file says of itself counts only because the caller trusts the file.
+const TRANSCRIPT: Option<TranscriptHash> = Some(TranscriptHash::from_bytes([5; 32]));
 
 fn verify(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fluence"))
@@ -76,8 +78,8 @@ fn a_valid_proof_under_a_self_made_key_is_refused_unless_the_caller_trusts_that_
     let dir = tempfile::tempdir().unwrap();
     let (key, file) = self_made(1);
     let proof = write(&dir.path().join("proof.json"), &file);
-    let own = write(&dir.path().join("own.json"), &KeyFile::new(CIRCUIT, &key, false));
-    let other = write(&dir.path().join("other.json"), &KeyFile::new(CIRCUIT, &self_made(2).0, false));
+    let own = write(&dir.path().join("own.json"), &KeyFile::new(CIRCUIT, &key, TRANSCRIPT));
+    let other = write(&dir.path().join("other.json"), &KeyFile::new(CIRCUIT, &self_made(2).0, TRANSCRIPT));
 
     let alone = verify(dir.path(), &[&proof]);
     assert_eq!(alone.status.code(), Some(3), "{}", String::from_utf8_lossy(&alone.stderr));
@@ -85,6 +87,12 @@ fn a_valid_proof_under_a_self_made_key_is_refused_unless_the_caller_trusts_that_
     let error: Value = serde_json::from_slice(&alone.stderr).unwrap();
     assert!(error["help"].as_str().unwrap().contains("--vkey"), "{error}");
     assert_eq!(verify(dir.path(), &[&proof, "--vkey", &other]).status.code(), Some(3));
+
+    // A key file is marked insecure or names a ceremony's transcript.
+    let mut unmarked = serde_json::to_value(KeyFile::new(CIRCUIT, &key, TRANSCRIPT)).unwrap();
+    unmarked.as_object_mut().unwrap().remove("transcript");
+    let unmarked = write(&dir.path().join("unmarked.json"), &unmarked);
+    assert_eq!(verify(dir.path(), &[&proof, "--vkey", &unmarked]).status.code(), Some(2));
 
     // The triple is a good one: under its own key, named by the caller, it holds. That is what makes the refusals above mean something.
     let trusted = verify(dir.path(), &[&proof, "--vkey", &own]);
@@ -97,7 +105,7 @@ fn a_valid_proof_under_a_self_made_key_is_refused_unless_the_caller_trusts_that_
 fn a_changed_field_of_a_proof_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (key, file) = self_made(3);
-    let own = write(&dir.path().join("own.json"), &KeyFile::new(CIRCUIT, &key, false));
+    let own = write(&dir.path().join("own.json"), &KeyFile::new(CIRCUIT, &key, TRANSCRIPT));
     let good = serde_json::to_value(&file).unwrap();
     let zero = format!("0x{}", "00".repeat(32));
     let r = "0x73eda753299d7d483339d80809a1d80553bda402fffe5bfeffffffff00000001";

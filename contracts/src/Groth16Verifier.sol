@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {IGroth16Verifier} from "./interfaces/IGroth16Verifier.sol";
 import {Bls12381} from "./libraries/Bls12381.sol";
+import {CeremonyKeys} from "./libraries/CeremonyKeys.sol";
 
 /// @title Groth16 over BLS12-381 with a key that is pinned at construction.
 /// @notice Relation: `e(A, B) = e(alpha, beta) e(IC_0 + sum input_i IC_{i+1}, gamma) e(C, delta)`, checked as one product of four
@@ -30,9 +31,13 @@ contract Groth16Verifier is IGroth16Verifier {
     address private immutable keyData;
 
     /// @param key As `verificationKey` gives it back. Every point is checked, on its curve and in its subgroup.
-    /// @param insecureDev The key's file says that it is a development key; refused unless the chain id is 31337 or 1337.
+    /// @param insecureDev The key's file says that it is a development key; refused unless the chain id is 31337 or 1337. Whatever its file
+    /// says, elsewhere a key must be a ceremony's.
     constructor(bytes memory key, bool insecureDev) {
-        if (insecureDev && block.chainid != 31337 && block.chainid != 1337) revert InsecureKey(block.chainid);
+        if (block.chainid != 31337 && block.chainid != 1337) {
+            if (insecureDev) revert InsecureKey(block.chainid);
+            if (!_isCeremonyKey(keccak256(key))) revert UnknownKey(keccak256(key), block.chainid);
+        }
         uint256 n = key.length;
         if (n < HEAD_BYTES + 2 * G1_BYTES || (n - HEAD_BYTES) % G1_BYTES != 0) revert KeyLength(n);
         uint256 inputs = (n - HEAD_BYTES) / G1_BYTES - 1;
@@ -98,6 +103,11 @@ contract Groth16Verifier is IGroth16Verifier {
             extcodecopy(data, add(key, 32), 1, mload(key))
         }
         _negate(key);
+    }
+
+    /// @dev Virtual for tests alone, which have no ceremony.
+    function _isCeremonyKey(bytes32 hash) internal view virtual returns (bool) {
+        return CeremonyKeys.isKnown(hash);
     }
 
     /// @dev One pairing call names every point once, which checks curve and subgroup of each; its result says nothing.

@@ -14,6 +14,15 @@ contract Caller {
     }
 }
 
+/// @dev A verifier that knows one ceremony's key.
+contract AfterCeremony is Groth16Verifier {
+    constructor(bytes memory key) Groth16Verifier(key, false) {}
+
+    function _isCeremonyKey(bytes32 hash) internal view override returns (bool) {
+        return hash == keccak256(Toy.key(3));
+    }
+}
+
 contract Groth16VerifierTest is Base {
     Groth16Verifier private verifier;
 
@@ -64,9 +73,23 @@ contract Groth16VerifierTest is Base {
         bytes memory key = Toy.key(3);
         vm.chainId(1);
         _refuses(key, abi.encodeWithSelector(IGroth16Verifier.InsecureKey.selector, 1));
-        yes(!new Groth16Verifier(key, false).insecureDevKey(), "a production key");
         vm.chainId(1337);
         yes(new Groth16Verifier(key, true).insecureDevKey(), "a local chain");
+    }
+
+    function testFuzz_takes_ceremony_keys_alone_on_any_chain_but_a_local_one(uint32 chainId) external {
+        if (chainId == 31337 || chainId == 1337) return;
+        vm.chainId(chainId);
+        // That its file does not call it a development key is no reason to believe it.
+        bytes memory key = Toy.key(3);
+        vm.expectRevert(abi.encodeWithSelector(IGroth16Verifier.UnknownKey.selector, keccak256(key), uint256(chainId)));
+        new Groth16Verifier(key, false);
+        AfterCeremony known = new AfterCeremony(key);
+        yes(!known.insecureDevKey(), "a ceremony's key");
+        eq(known.vkHash(), keccak256(key), "hash");
+        bytes memory other = Toy.key(4);
+        vm.expectRevert(abi.encodeWithSelector(IGroth16Verifier.UnknownKey.selector, keccak256(other), uint256(chainId)));
+        new AfterCeremony(other);
     }
 
     function test_refuses_keys_of_a_wrong_length_or_with_a_bad_point() external {

@@ -52,6 +52,12 @@ tags! {
     GGM = "FLU/crypto/ggm/v1";
     /// Step from one level of mask keys to the next.
     MASK_LEVEL = "FLU/crypto/mask-level/v1";
+    /// Chain over the transcript of a key ceremony.
+    CEREMONY = "FLU/prover/ceremony/v1";
+    /// Randomness and a contributor's text to the secrets of one contribution.
+    CEREMONY_SECRET = "FLU/prover/ceremony-secret/v1";
+    /// A beacon's last value to its contribution.
+    CEREMONY_BEACON = "FLU/prover/ceremony-beacon/v1";
 }
 
 #[cfg(test)]

@@ -25,5 +25,5 @@ pub fn proof_file(keys: &Keys, proved: &Proved, context: ProofContext) -> ProofF
 /// The verification key as a file for `fluence verify --vkey`.
 #[must_use]
 pub fn export_key(keys: &Keys) -> KeyFile {
-    KeyFile::new(keys.id, &keys.vk, keys.insecure_dev)
+    KeyFile::new(keys.id, &keys.vk, keys.transcript)
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! 8       "FLUKEY\0\1"
 //! 4       length of the head, u32 little-endian
-//! ..      head: JSON {circuit, matrix_hash, fingerprint, insecure_dev_key, proving_key_bytes}
+//! ..      head: JSON {circuit, matrix_hash, fingerprint, insecure_dev_key, transcript (of ceremonies), proving_key_bytes}
 //! ..      proving key: ark-serialize, uncompressed
 //! 32      BLAKE3 of all before
 //! ```
@@ -15,8 +15,8 @@ use ark_bls12_381::Bls12_381;
 use ark_groth16::ProvingKey;
 use ark_serialize::{CanonicalDeserialize, CanonicalSerialize, Compress, Validate};
 use fluence_circuits::pin::Matrices;
-use fluence_types::Fingerprint;
 use fluence_types::shape::CircuitId;
+use fluence_types::{Fingerprint, TranscriptHash};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -33,6 +33,9 @@ struct Head {
     matrix_hash: [u8; 32],
     fingerprint: Fingerprint,
     insecure_dev_key: bool,
+    /// Of every key but development keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    transcript: Option<TranscriptHash>,
     proving_key_bytes: u64,
 }
 
@@ -72,6 +75,7 @@ fn write(path: &Path, keys: &Keys) -> io::Result<()> {
         matrix_hash: keys.matrix_hash,
         fingerprint: keys.fingerprint,
         insecure_dev_key: keys.insecure_dev,
+        transcript: keys.transcript,
         proving_key_bytes: keys.pk.serialized_size(Compress::No) as u64,
     };
     let head = serde_json::to_vec(&head)?;
@@ -106,7 +110,10 @@ pub(crate) fn load(path: &Path, id: CircuitId, matrices: Matrices) -> Result<Key
         return Err(damaged("its lengths are not the circuit's".to_owned()));
     }
     let mut keys = Keys::of(id, pk, matrices);
-    keys.insecure_dev = head.insecure_dev_key;
+    if head.insecure_dev_key == head.transcript.is_some() {
+        return Err(damaged("a key has a transcript, or is a development key".to_owned()));
+    }
+    (keys.insecure_dev, keys.transcript) = (head.insecure_dev_key, head.transcript);
     if keys.fingerprint != head.fingerprint {
         return Err(damaged("its fingerprint is another".to_owned()));
     }

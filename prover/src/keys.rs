@@ -1,7 +1,7 @@
 //! Proving keys: made on this machine once per circuit, kept in a cache folder, loaded by the next process.
 //!
 //! Trust    a key made here is a development key: whoever ran the setup knew its secrets for a moment and could forge. Its file says so,
-//!          and `node` and `cli` refuse it on any chain but a local one. Production keys come from a ceremony; there is none yet.
+//!          and `node` and `cli` refuse it on any chain but a local one. Production keys come from a ceremony (`ceremony`).
 //! Sharing  several processes of one demo use one folder: the first takes the lock and makes the key, the others wait and load it.
 
 use crate::file;
@@ -10,8 +10,8 @@ use ark_groth16::{Groth16, ProvingKey};
 use ark_relations::gr1cs::SynthesisError;
 use fluence_circuits::pin::Matrices;
 use fluence_circuits::{RangeSumCircuit, StorageCircuit};
-use fluence_types::Fingerprint;
 use fluence_types::shape::CircuitId;
+use fluence_types::{Fingerprint, TranscriptHash};
 use fluence_verifier::groth16::VerificationKey;
 use rand::{CryptoRng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -77,6 +77,8 @@ pub struct Keys {
     pub fingerprint: Fingerprint,
     /// Made on one machine: for local chains only.
     pub insecure_dev: bool,
+    /// The ceremony it comes from: of every key that is not a development key.
+    pub transcript: Option<TranscriptHash>,
     pub(crate) matrices: Matrices,
     /// BLAKE3 of the matrices the key was made for, as pinned in `circuits/shapes.toml`.
     pub matrix_hash: [u8; 32],
@@ -178,7 +180,7 @@ impl Keys {
         let vk = VerificationKey::from_points(&k.alpha_g1, &k.beta_g2, &k.gamma_g2, &k.delta_g2, &k.gamma_abc_g1)
             .expect("a setup's points are multiples of the generators by secrets that are not 0");
         let (fingerprint, matrix_hash) = (vk.fingerprint(), matrices.hash());
-        Self { id, vk, pk, fingerprint, insecure_dev: true, matrices, matrix_hash }
+        Self { id, vk, pk, fingerprint, insecure_dev: true, transcript: None, matrices, matrix_hash }
     }
 
     /// Number of constraints of the circuit.

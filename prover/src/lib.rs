@@ -4,6 +4,7 @@
 //! Memory  one proof at a time per process ([`prove`] takes a lock), so the peak is that of the largest shape, and is reported.
 //! Source  Groth, EUROCRYPT 2016, by ark-groth16 0.6; DESIGN sections 6 and 12
 
+pub mod ceremony;
 mod export;
 mod file;
 mod keys;

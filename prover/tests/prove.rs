@@ -78,7 +78,7 @@ fn proof_files_are_accepted_under_each_kind_of_trusted_key() {
         assert!(check(&file, &chain).unwrap().insecure_dev_key);
         // Were the key a ceremony's, the binary would know it.
         let (circuit, hex) = (keys.id.to_string(), keys.vk.to_hex());
-        let table = [KnownKey { circuit: circuit.leak(), key: hex.leak() }];
+        let table = [KnownKey { circuit: circuit.leak(), key: hex.leak(), transcript: "" }];
         let file = ProofFile { insecure_dev_key: false, ..file };
         assert!(!check_with_table(&file, &KeySource::Binary, &table).unwrap().insecure_dev_key);
     }

@@ -111,6 +111,10 @@ byte_id!(
     /// BLAKE3 of a verification key in its canonical compressed encoding.
     Fingerprint, 32, "key fingerprint"
 );
+byte_id!(
+    /// The last hash of a key ceremony's transcript: `docs/protocol/ceremony.md`.
+    TranscriptHash, 32, "transcript hash"
+);
 
 impl DatabaseId {
     /// The id as a scalar, as it stands in the database root.

@@ -13,7 +13,7 @@ use fluence_types::limits::{COUNT_BITS, LANES_MAX, PROJECTIONS_MAX, PROOF_FILE_B
 use fluence_types::proof::{PROOF_FILE_FORMAT, ProofContext, ProofFile};
 use fluence_types::shape::CircuitId;
 use fluence_types::statement::StorageSeed;
-use fluence_types::{FieldBytes, Fingerprint};
+use fluence_types::{FieldBytes, Fingerprint, TranscriptHash};
 
 /// The `curve` field.
 pub const CURVE: &str = "bls12381";
@@ -100,16 +100,19 @@ pub struct KeyFile {
     pub fingerprint: Fingerprint,
     /// Made on one machine: whoever ran it can forge.
     pub insecure_dev_key: bool,
+    /// The ceremony it comes from, for whoever checks that; the file alone shows nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<TranscriptHash>,
     /// The canonical bytes in hex.
     pub key: String,
 }
 
 impl KeyFile {
-    /// The file of a key.
+    /// The file of a key: of a development key where there is no transcript.
     #[must_use]
-    pub fn new(circuit: CircuitId, key: &VerificationKey, insecure_dev_key: bool) -> Self {
+    pub fn new(circuit: CircuitId, key: &VerificationKey, transcript: Option<TranscriptHash>) -> Self {
         let (format, fingerprint) = (KEY_FILE_FORMAT.to_owned(), key.fingerprint());
-        Self { format, circuit, fingerprint, insecure_dev_key, key: key.to_hex() }
+        Self { format, circuit, fingerprint, insecure_dev_key: transcript.is_none(), transcript, key: key.to_hex() }
     }
 
     /// Reads a key file and checks that it is consistent.
@@ -119,6 +122,9 @@ impl KeyFile {
     pub fn read(bytes: &[u8]) -> Result<Self, ProofFileError> {
         let file: Self = json(bytes, KEY_FILE_BYTES_MAX)?;
         field("format", &file.format, KEY_FILE_FORMAT)?;
+        if file.insecure_dev_key == file.transcript.is_some() {
+            return Err(ProofFileError::FileKey("a key has a transcript, or is a development key".to_owned()));
+        }
         file.decode()?;
         Ok(file)
     }

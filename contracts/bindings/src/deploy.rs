@@ -83,7 +83,7 @@ pub struct VerifierKey {
     pub circuit: CircuitId,
     /// alpha G1, beta, gamma, delta G2, then one G1 per input and one more, as EIP-2537 points.
     pub key: Vec<u8>,
-    /// The key's file says that it was made on one machine; refused on any chain but a local one.
+    /// The key's file says that it was made on one machine; refused on any chain but a local one, where a key must be a ceremony's.
     pub insecure_dev: bool,
 }
 

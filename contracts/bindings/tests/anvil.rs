@@ -330,13 +330,23 @@ async fn range_sum_proofs_are_checked_by_a_view_call_against_the_pinned_key() {
 }
 
 #[tokio::test]
-async fn dev_keys_are_refused_on_a_chain_that_is_not_local() {
+async fn keys_of_no_ceremony_are_refused_on_a_chain_that_is_not_local() {
     let Some(anvil) = anvil(|c| c.chain_id = 5) else { return };
     let deployer = connection(&anvil, 0);
     let mut keys = toy_keys(&deployer).await;
     let refused = deploy_all(&deployer, &ChainParams::LOCAL, &keys).await.unwrap_err();
     assert_eq!(refused.refusal(), Some("InsecureKey"));
+    // Not calling it a development key does not help: it is in no table.
     keys.iter_mut().for_each(|k| k.insecure_dev = false);
+    let refused = deploy_all(&deployer, &ChainParams::HOURLY, &keys).await.unwrap_err();
+    assert_eq!(refused.refusal(), Some("UnknownKey"));
+}
+
+#[tokio::test]
+async fn a_deployment_is_opened_on_its_own_chain_and_address_alone() {
+    let Some(anvil) = anvil(|c| c.chain_id = 1337) else { return };
+    let deployer = connection(&anvil, 0);
+    let keys = toy_keys(&deployer).await;
     let deployment = deploy_all(&deployer, &ChainParams::HOURLY, &keys).await.unwrap();
     // A deployment is opened on the chain it names and no other.
     let elsewhere = Deployment { chain_id: 6, ..deployment.clone() };

@@ -6,6 +6,8 @@ pragma solidity ^0.8.24;
 interface IGroth16Verifier {
     /// @notice The key was made on one machine, so whoever ran it can forge; such a key lives on local chains only.
     error InsecureKey(uint256 chainId);
+    /// @notice The key is no ceremony's that this contract knows, whatever its file says; such a key lives on local chains only.
+    error UnknownKey(bytes32 vkHash, uint256 chainId);
     /// @notice A key has four points and then one G1 point per input and one more, for 1 to 6 inputs.
     error KeyLength(uint256 bytes_);
     /// @notice Alpha, beta, gamma and delta are never the point at infinity: with one of them anything would verify.
