@@ -4,23 +4,27 @@
 //! Rule        every point from outside is decoded with curve and subgroup checks and has one encoding; every input is below r
 //!             by its type. A key whose points are infinity is refused: such a key accepts anything.
 //! Encodings   off chain 192 bytes A48 | B96 | C48, compressed as by zcash; on chain uncompressed EIP-2537, A128 | B256 | C128
+//! Arithmetic  blst's, by [`blst_points`]; a twin on ark-ec and the prover's library (ark-groth16) are oracles in the tests
 //! Source      Groth, EUROCRYPT 2016, section 3.2; <https://eips.ethereum.org/EIPS/eip-2537>; DESIGN section 6
-//! Deviations  none. The prover's library (ark-groth16) is an oracle in the tests and no dependency.
+//! Deviations  none
 
+mod blst_points;
 mod eip2537;
 mod key;
 
 pub use eip2537::{G1_BYTES as EIP2537_G1_BYTES, G2_BYTES as EIP2537_G2_BYTES, PROOF_BYTES as EIP2537_PROOF_BYTES};
 pub use key::{KeyError, VerificationKey};
 
-use ark_bls12_381::{Bls12_381, Fr, G1Affine, G1Projective, G2Affine};
-use ark_ec::pairing::Pairing;
-use ark_ec::{AffineRepr, CurveGroup};
+use ark_bls12_381::{Fr, G1Affine, G2Affine};
 use ark_ff::{PrimeField, Zero};
 use ark_serialize::{CanonicalDeserialize, CanonicalSerialize};
 use fluence_types::FieldBytes;
 use fluence_types::proof::ProofBytes;
 use rand::RngCore;
+use rayon::prelude::*;
+
+/// Bits of a coefficient in a batch.
+const COEFFICIENT_BITS: usize = 128;
 
 /// Why a proof was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,9 +70,9 @@ impl Proof {
     /// # Errors
     /// [`VerifyError::Point`] naming the point.
     pub fn from_bytes(bytes: &ProofBytes) -> Result<Self, VerifyError> {
-        let a = point(&bytes.0[..48]).ok_or(VerifyError::Point("A"))?;
-        let b = point(&bytes.0[48..144]).ok_or(VerifyError::Point("B"))?;
-        let c = point(&bytes.0[144..]).ok_or(VerifyError::Point("C"))?;
+        let a = blst_points::g1(&bytes.0[..48]).ok_or(VerifyError::Point("A"))?;
+        let b = blst_points::g2(&bytes.0[48..144]).ok_or(VerifyError::Point("B"))?;
+        let c = blst_points::g1(&bytes.0[144..]).ok_or(VerifyError::Point("C"))?;
         Ok(Self { a, b, c })
     }
 
@@ -104,15 +108,15 @@ pub fn verify(vk: &VerificationKey, inputs: &[FieldBytes], proof: &ProofBytes) -
 }
 
 fn verify_decoded(vk: &VerificationKey, inputs: &[FieldBytes], proof: &Proof) -> Result<(), VerifyError> {
-    let x = vk.combine(inputs)?.into_affine();
+    let x = vk.combine(&vk.coefficients(inputs)?);
     // e(-alpha, beta) is not precomputed: a key is used a few times, and a pairing more in the product costs less than an exponentiation.
-    let product = Bls12_381::multi_pairing([proof.a, -vk.alpha, -x, -proof.c], [proof.b, vk.beta, vk.gamma, vk.delta]);
-    if product.is_zero() { Ok(()) } else { Err(VerifyError::Mismatch) }
+    let pairs = [(proof.a, proof.b), (-vk.alpha, vk.beta), (-x, vk.gamma), (-proof.c, vk.delta)];
+    if blst_points::product_is_one(&pairs) { Ok(()) } else { Err(VerifyError::Mismatch) }
 }
 
 /// Checks many proofs under one key with `n + 3` pairings, by a random combination; where it fails, each alone, to name the bad ones.
 ///
-/// A bad proof passes with probability 2^-128 if `rng` is unpredictable to whoever made the proofs.
+/// A bad proof passes with probability 2^-128 if `rng` is unpredictable to whoever made the proofs. Uses rayon's pool.
 ///
 /// # Errors
 /// [`BatchError`] with the position and reason of every refused proof.
@@ -121,46 +125,54 @@ pub fn verify_batch<R: RngCore>(
     batch: &[(&[FieldBytes], &ProofBytes)],
     rng: &mut R,
 ) -> Result<(), BatchError> {
-    let decoded: Vec<_> =
-        batch.iter().map(|(inputs, proof)| Ok((vk.combine(inputs)?, Proof::from_bytes(proof)?))).collect();
-    if decoded.iter().all(Result::is_ok) {
-        let good: Vec<_> = decoded.iter().flatten().copied().collect();
-        if combination_holds(vk, &good, rng) {
-            return Ok(());
-        }
+    if batch.is_empty() {
+        return Ok(());
     }
-    let bad: Vec<_> = batch
-        .iter()
-        .zip(decoded)
+    let decoded: Vec<Result<(Vec<Fr>, Proof), VerifyError>> =
+        batch.par_iter().map(|(inputs, proof)| Ok((vk.coefficients(inputs)?, Proof::from_bytes(proof)?))).collect();
+    // One that is no proof at all is named at once; the rest are still a batch.
+    let good: Vec<&(Vec<Fr>, Proof)> = decoded.iter().flatten().collect();
+    let holds = combination_holds(vk, &good, rng);
+    let bad: Vec<_> = decoded
+        .into_par_iter()
         .enumerate()
-        .filter_map(|(i, ((inputs, _), decoded))| {
-            let outcome = decoded.and_then(|(_, proof)| verify_decoded(vk, inputs, &proof));
+        .filter_map(|(i, decoded)| {
+            let outcome = match decoded {
+                Ok(_) if holds => Ok(()),
+                Ok((_, proof)) => verify_decoded(vk, batch[i].0, &proof),
+                Err(why) => Err(why),
+            };
             outcome.err().map(|why| (i, why))
         })
         .collect();
-    // Where every proof holds alone the combination held too, so the list is empty only for an empty batch, which returned above.
     if bad.is_empty() { Ok(()) } else { Err(BatchError { bad, of: batch.len() }) }
 }
 
 /// prod e(rho_i A_i, B_i) * e(-(sum rho_i) alpha, beta) * e(-sum rho_i x_i, gamma) * e(-sum rho_i C_i, delta) = 1
-fn combination_holds<R: RngCore>(vk: &VerificationKey, proofs: &[(G1Projective, Proof)], rng: &mut R) -> bool {
-    let (mut left, mut right) = (Vec::with_capacity(proofs.len() + 3), Vec::with_capacity(proofs.len() + 3));
-    let (mut sum, mut x, mut c) = (Fr::zero(), G1Projective::zero(), G1Projective::zero());
-    for (xi, proof) in proofs {
-        let mut rho = [0; 16];
-        rng.fill_bytes(&mut rho);
-        // Never 0: a proof must not be able to drop out of the combination.
-        let rho = u128::from_le_bytes(rho).max(1);
-        let limbs = [rho as u64, (rho >> 64) as u64];
-        sum += Fr::from(rho);
-        x += ark_ec::PrimeGroup::mul_bigint(xi, limbs);
-        c += proof.c.mul_bigint(limbs);
-        left.push(proof.a.mul_bigint(limbs));
-        right.push(proof.b);
+fn combination_holds<R: RngCore>(vk: &VerificationKey, proofs: &[&(Vec<Fr>, Proof)], rng: &mut R) -> bool {
+    let rho: Vec<Fr> = proofs
+        .iter()
+        .map(|_| {
+            let mut bytes = [0; COEFFICIENT_BITS / 8];
+            rng.fill_bytes(&mut bytes);
+            // Never 0: a proof must not be able to drop out of the combination.
+            Fr::from(u128::from_le_bytes(bytes).max(1))
+        })
+        .collect();
+    let mut x = vec![Fr::zero(); vk.inputs() + 1];
+    for ((coefficients, _), rho) in proofs.iter().zip(&rho) {
+        x.iter_mut().zip(coefficients).for_each(|(sum, k)| *sum += *k * rho);
     }
-    left.extend([-(vk.alpha * sum), -x, -c]);
-    right.extend([vk.beta, vk.gamma, vk.delta]);
-    Bls12_381::multi_pairing(G1Projective::normalize_batch(&left), right).is_zero()
+    let c: Vec<G1Affine> = proofs.iter().map(|(_, proof)| proof.c).collect();
+    let mut pairs: Vec<(G1Affine, G2Affine)> = proofs
+        .par_iter()
+        .zip(&rho)
+        .map(|((_, proof), rho)| (blst_points::sum_of_multiples(&[proof.a], &[*rho], COEFFICIENT_BITS), proof.b))
+        .collect();
+    let alpha = blst_points::sum_of_multiples(&[vk.alpha], &[x[0]], Fr::MODULUS_BIT_SIZE as usize);
+    let c = blst_points::sum_of_multiples(&c, &rho, COEFFICIENT_BITS);
+    pairs.extend([(-alpha, vk.beta), (-vk.combine(&x), vk.gamma), (-c, vk.delta)]);
+    blst_points::product_is_one(&pairs)
 }
 
 /// The proof as the verifier contract reads it: uncompressed EIP-2537, A128 | B256 | C128.

@@ -5,9 +5,10 @@
 //! Pinned       keccak256(alpha 128 | beta 256 | gamma 256 | delta 256 | IC 128 each), points as in EIP-2537
 //! Source       `docs/protocol/proof-file.md`
 
-use super::{VerifyError, eip2537, point, put, scalar};
-use ark_bls12_381::{G1Affine, G1Projective, G2Affine};
+use super::{VerifyError, blst_points, eip2537, point, put, scalar};
+use ark_bls12_381::{Fr, G1Affine, G2Affine};
 use ark_ec::AffineRepr;
+use ark_ff::{Field, PrimeField};
 use fluence_types::limits::PUBLIC_INPUTS_MAX;
 use fluence_types::{FieldBytes, Fingerprint};
 use sha3::{Digest, Keccak256};
@@ -156,12 +157,17 @@ impl VerificationKey {
         Keccak256::digest(self.to_eip2537()).into()
     }
 
-    /// IC_0 + sum x_i IC_i.
-    pub(super) fn combine(&self, inputs: &[FieldBytes]) -> Result<G1Projective, VerifyError> {
+    /// What multiplies the IC points for these inputs: 1, x_1, x_2 ..
+    pub(super) fn coefficients(&self, inputs: &[FieldBytes]) -> Result<Vec<Fr>, VerifyError> {
         if inputs.len() != self.inputs() {
             return Err(VerifyError::InputCount { got: inputs.len(), want: self.inputs() });
         }
-        Ok(inputs.iter().zip(&self.ic[1..]).fold(self.ic[0].into_group(), |sum, (x, p)| sum + *p * scalar(x)))
+        Ok(std::iter::once(Fr::ONE).chain(inputs.iter().map(scalar)).collect())
+    }
+
+    /// sum k_i IC_i
+    pub(super) fn combine(&self, coefficients: &[Fr]) -> G1Affine {
+        blst_points::sum_of_multiples(&self.ic, coefficients, Fr::MODULUS_BIT_SIZE as usize)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Proofs and keys are those of `tests/vectors/groth16.json`; the oracle is ark-groth16.
 
 use super::*;
-use ark_bls12_381::{Fq, Fq2};
+use ark_bls12_381::{Bls12_381, Fq, Fq2, G1Projective, G2Projective};
+use ark_ec::pairing::Pairing;
+use ark_ec::{AffineRepr, CurveGroup};
 use ark_ff::{BigInteger, Field, UniformRand};
 use ark_groth16::Groth16;
 use ark_snark::SNARK;
@@ -65,12 +67,86 @@ fn agrees_with_ark_groth16_on_good_and_bad_proofs() {
             Proof { a, b: -b, c },
             Proof { a: -a, b: -b, c },
             Proof { a: c, b, c: a },
+            Proof { a: G1Affine::zero(), b, c },
+            Proof { a, b: G2Affine::zero(), c },
+            Proof { a, b, c: G1Affine::zero() },
+            Proof { a: G1Affine::zero(), b: G2Affine::zero(), c: G1Affine::zero() },
         ];
         for (i, proof) in cases.iter().enumerate() {
-            assert_eq!(verify(&v.vk, &v.inputs, &proof.to_bytes()).is_ok(), oracle(&v, proof), "case {i}");
+            let ours = verify(&v.vk, &v.inputs, &proof.to_bytes()).is_ok();
+            assert_eq!((ours, twin(&v, &v.inputs, proof)), (oracle(&v, proof), ours), "case {i}");
         }
         assert!(oracle(&v, &good) && oracle(&v, &again) && !oracle(&v, &cases[2]));
     }
+}
+
+/// The twin on ark-ec of what blst does for us.
+fn twin(v: &Vector, inputs: &[FieldBytes], proof: &Proof) -> bool {
+    let x: G1Projective =
+        v.vk.ic()[0] + v.vk.ic()[1..].iter().zip(inputs).map(|(p, x)| *p * scalar(x)).sum::<G1Projective>();
+    let (alpha, [beta, gamma, delta]) = v.vk.head();
+    Bls12_381::multi_pairing([proof.a, -*alpha, (-x).into_affine(), -proof.c], [proof.b, *beta, *gamma, *delta])
+        .is_zero()
+}
+
+#[test]
+fn blst_and_ark_agree_on_every_encoding_one_bit_away() {
+    let v = &vectors()[0];
+    let (mut good, mut bad) = (0, 0);
+    for (from, to) in [(0, 48), (48, 144), (144, 192)] {
+        let bytes = &v.proof.0[from..to];
+        let mut infinity = vec![0; bytes.len()];
+        infinity[0] = 0xc0;
+        let flips = |start: &[u8]| -> Vec<Vec<u8>> {
+            let flip = |bit: usize| {
+                let mut other = start.to_vec();
+                other[bit / 8] ^= 0x80 >> (bit % 8);
+                other
+            };
+            (0..8 * start.len()).map(flip).chain([start.to_vec(), start[1..].to_vec()]).collect()
+        };
+        for case in flips(bytes).into_iter().chain(flips(&infinity)).chain([vec![0xff; bytes.len()], vec![]]) {
+            let same = if to - from == 96 {
+                let (ours, theirs) = (blst_points::g2(&case), point::<G2Affine>(&case));
+                (ours == theirs, ours.is_some())
+            } else {
+                let (ours, theirs) = (blst_points::g1(&case), point::<G1Affine>(&case));
+                (ours == theirs, ours.is_some())
+            };
+            assert!(same.0, "{}", hex::encode(&case));
+            if same.1 { good += 1 } else { bad += 1 }
+        }
+    }
+    // The points, infinity, and each with its sign turned where that is another point.
+    assert!((6..20).contains(&good) && bad > 3000, "{good} good, {bad} bad");
+}
+
+#[test]
+fn sums_and_products_of_blst_are_those_of_ark() {
+    let mut rng = rng();
+    let points: Vec<G1Affine> =
+        (0..9).map(|i| if i == 3 { G1Affine::zero() } else { G1Projective::rand(&mut rng).into_affine() }).collect();
+    let mut scalars: Vec<Fr> = (0..9u64).map(|i| if i == 5 { Fr::zero() } else { Fr::rand(&mut rng) }).collect();
+    scalars[7] = -Fr::from(1u64);
+    for n in 0..=points.len() {
+        let want: G1Projective = points[..n].iter().zip(&scalars).map(|(p, k)| *p * *k).sum();
+        assert_eq!(blst_points::sum_of_multiples(&points[..n], &scalars[..n], 255), want.into_affine(), "{n}");
+    }
+    // p - p: a sum that is infinity.
+    let both = [points[0], points[0]];
+    assert!(blst_points::sum_of_multiples(&both, &[Fr::from(1u64), -Fr::from(1u64)], 255).is_zero());
+
+    // e(a P, Q) e(-P, a Q) = 1, many times over, with infinity among the pairs.
+    let mut pairs = vec![(G1Affine::zero(), G2Affine::generator()), (points[0], G2Affine::zero())];
+    assert!(blst_points::product_is_one(&pairs) && blst_points::product_is_one(&[]));
+    for k in &scalars[..4] {
+        let (p, q) = (G1Projective::rand(&mut rng), G2Projective::rand(&mut rng));
+        pairs.extend([((p * k).into_affine(), q.into_affine()), ((-p).into_affine(), (q * k).into_affine())]);
+        assert!(blst_points::product_is_one(&pairs));
+    }
+    pairs.pop();
+    let (p, q): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
+    assert!(!blst_points::product_is_one(&pairs) && !Bls12_381::multi_pairing(p, q).is_zero());
 }
 
 #[test]
@@ -251,6 +327,12 @@ fn a_batch_names_its_bad_proofs() {
     batch[4].0 = &others[..1];
     let e = verify_batch(&v.vk, &batch, &mut rng()).unwrap_err();
     assert_eq!(e.bad.iter().map(|(i, _)| *i).collect::<Vec<_>>(), [0, 1, 3, 4]);
+    // A hundred, the last of them a liar's: it and no other is named.
+    let good_ones = vec![(&v.inputs[..], &proofs[1]); 99];
+    let hundred: Vec<_> = good_ones.iter().copied().chain([(&v.inputs[..], &negated)]).collect();
+    let e = verify_batch(&v.vk, &hundred, &mut rng()).unwrap_err();
+    assert_eq!((e.bad, e.of), (vec![(99, VerifyError::Mismatch)], 100));
+    verify_batch(&v.vk, &hundred[..99], &mut rng()).unwrap();
     // Two wrongs that would cancel without random weights.
     let shift = G1Affine::generator().into_group();
     let (up, down) = (with_c_moved(&good, shift), with_c_moved(&good, -shift));
