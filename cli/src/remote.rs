@@ -235,6 +235,8 @@ pub(crate) fn failure(error: ClientError, what: &str) -> Failure {
         ClientError::Refused { refusal: Refusal::Busy(_), .. } => {
             "the cluster did not agree in time: `fluence cluster status` shows who is missing"
         }
+        ClientError::Leased { .. } => "one writer at a time: run it again when the lease is over",
+        ClientError::LeaseLost { .. } => "another may write the table since; look at it, and run it again",
         ClientError::Refused { .. } | ClientError::Op(_) => "the node says why above",
         ClientError::Transport(_) => "is the node running, and is its address right? `fluence doctor` asks it",
         ClientError::TooFew { .. } => {

@@ -46,6 +46,8 @@ pub struct SessionOptions {
     pub write_patience: Duration,
     /// How long the rest may take where a quorum has done what all members should do.
     pub grace: Duration,
+    /// Whether queries first ask f + 1 members what is the newest (`fresh.rs` says what that gives). One round trip more for each query.
+    pub fresh: bool,
 }
 
 impl Default for SessionOptions {
@@ -54,6 +56,7 @@ impl Default for SessionOptions {
             patience: Duration::from_secs(5),
             write_patience: Duration::from_secs(20),
             grace: Duration::from_secs(2),
+            fresh: false,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::seal::SealError;
 use crate::transport::TransportError;
 use fluence_crypto::sign::SignError;
 use fluence_types::op::OpRefusal;
-use fluence_types::{DatabaseId, NodeId, ProjectionId, SegmentRoot, Version};
+use fluence_types::{Address, DatabaseId, NodeId, ProjectionId, SegmentRoot, TableId, Version};
 use fluence_verifier::answer::AnswerError;
 use fluence_verifier::committee::CommitteeError;
 use fluence_wire::message::Refusal;
@@ -20,7 +20,29 @@ impl ClientError {
     /// is safe, and may succeed.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Conflict { .. } | Self::Moving { .. } | Self::Refused { refusal: Refusal::Busy(_), .. })
+        matches!(
+            self,
+            Self::Conflict { .. }
+                | Self::Moving { .. }
+                | Self::Leased { .. }
+                | Self::Refused { refusal: Refusal::Busy(_), .. }
+        )
+    }
+
+    /// Whether an operation that ended so changed nothing, for certain. Where not, it may have been ordered, or may be yet.
+    #[must_use]
+    pub const fn is_undone(&self) -> bool {
+        matches!(
+            self,
+            Self::Conflict { .. }
+                | Self::Leased { .. }
+                | Self::LeaseLost { .. }
+                | Self::Op(_)
+                | Self::Seal(_)
+                | Self::Schema(_)
+                | Self::TooManySegments { .. }
+                | Self::TooManyTables { .. }
+        )
     }
 
     /// A node's answer that does not verify.
@@ -33,6 +55,8 @@ impl From<OpRefusal> for ClientError {
     fn from(refusal: OpRefusal) -> Self {
         match refusal {
             OpRefusal::Conflict { projection, read, current } => Self::Conflict { projection, read, current },
+            OpRefusal::Leased { table, holder, until_ms, now_ms } => Self::Leased { table, holder, until_ms, now_ms },
+            OpRefusal::Fence { table, .. } => Self::LeaseLost { table, why: refusal.to_string() },
             other => Self::Op(other),
         }
     }
@@ -134,6 +158,45 @@ pub enum ClientError {
         /// The version now.
         current: Version,
     },
+    /// Another writes the table now, and nothing was written. It may be written when the lease is over.
+    #[error("table {table} is leased to {holder} for {} ms more; nothing was written: wait, or have the owner break the lease", .until_ms.saturating_sub(*.now_ms))]
+    Leased {
+        /// The table.
+        table: TableId,
+        /// Who writes it.
+        holder: Address,
+        /// Until when, in milliseconds since 1970, by the cluster's time.
+        until_ms: u64,
+        /// The cluster's time then.
+        now_ms: u64,
+    },
+    /// The lease that this session wrote under is over, and nothing was written. Another may have written since: read again.
+    #[error("the lease of table {table} is lost, and nothing was written: {why}")]
+    LeaseLost {
+        /// The table.
+        table: TableId,
+        /// What the cluster says.
+        why: String,
+    },
+    /// More tables than one transaction takes.
+    #[error("{got} tables in one transaction, the limit is {limit}")]
+    TooManyTables {
+        /// Tables.
+        got: usize,
+        /// The most.
+        limit: usize,
+    },
+    /// A table of another database than the transaction's.
+    #[error("a table of database {table} in a transaction of database {transaction}")]
+    OtherDatabase {
+        /// The table's.
+        table: DatabaseId,
+        /// The transaction's.
+        transaction: DatabaseId,
+    },
+    /// Rows that were rewritten before in the same transaction: a row must not be retracted twice.
+    #[error("a range of table {0:?} overlaps one that this transaction has rewritten; rewrite both at once")]
+    Overlap(String),
     /// A member that has not seen yet what we have seen.
     #[error("node {node} is behind: {what}")]
     Behind {

@@ -125,6 +125,11 @@ impl TableKeys {
     pub const fn db(&self) -> DatabaseId {
         self.db
     }
+    /// The table.
+    #[must_use]
+    pub const fn table_id(&self) -> TableId {
+        self.id
+    }
     /// The key of a lane of a segment.
     pub(crate) fn lane(&self, segment: &SegmentId, lane: LaneId, purpose: Purpose) -> LaneKey {
         self.key.lane(segment, lane, purpose)

@@ -9,6 +9,7 @@
 use crate::block::{CheckedOp, VerifiedBlock};
 use crate::error::ApplyError;
 use crate::keys::{self, Cf};
+use crate::lease::Doer;
 use crate::past;
 use crate::segment::{Facts, delete_cells};
 use crate::state::{BlockRecord, Cluster, CollectedSegment, DbState, Projection, StoredSegment, Writer, decode, leaf};
@@ -22,11 +23,14 @@ use fluence_types::limits::{
     COUNT_BITS, EXECUTION_LAG_MAX, LIVE_SEGMENTS_MAX, PROJECTIONS_MAX, SCHEMAS_BYTES_MAX, SEGMENT_CELLS_MAX,
     STORED_LEVELS_MAX, WRITERS_EVER_MAX,
 };
-use fluence_types::op::{Change, Delivery, Op, OpOutcome, OpReceipt, OpRefusal, SegmentRef, SignedReceipt};
+use fluence_types::op::{
+    Change, Delivery, Lease, LeaseAction, Op, OpOutcome, OpReceipt, OpRefusal, SegmentRef, SignedReceipt,
+};
 use fluence_types::segment::{LaneKind, PublicSchema};
 use fluence_types::tree::CatalogueEntry;
 use fluence_types::{
-    Address, BlockHash, DatabaseId, DbRoot, Height, NodeId, OpId, ProjectionId, SegmentId, SegmentRoot, Version, codec,
+    Address, BlockHash, DatabaseId, DbRoot, Fence, Height, NodeId, OpId, ProjectionId, SegmentId, SegmentRoot, TableId,
+    Version, codec,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -164,6 +168,7 @@ pub(crate) fn compute(
     let mut work = Work {
         store,
         height: header.height,
+        now_ms: header.timestamp_ms,
         pin,
         batch: Batch::new(),
         new_ids: BTreeMap::new(),
@@ -208,6 +213,8 @@ fn create(db: DatabaseId, retention_blocks: u64, op: &fluence_types::op::Unsigne
 struct Work<'a> {
     store: &'a dyn Store,
     height: Height,
+    /// The block's time.
+    now_ms: u64,
     /// Roots from here on stay provable, on this member: it decides what is deleted, and nothing else.
     pin: Option<Height>,
     state: DbState,
@@ -268,13 +275,16 @@ impl Work<'_> {
             Op::DefineProjection { projection, table, schema } => Ok(self.define(*projection, *table, schema)),
             Op::SetWriters { writers } => Ok(self.set_writers(op.writer, writers)),
             Op::Cluster(change) => Ok(crate::cluster::wish(&mut self.state.head, op.writer, change)),
-            Op::Commit { reads, changes } => match self.check_commit(reads, changes, &checked.inline)? {
-                Ok(ready) => {
-                    ready.into_iter().for_each(|change| self.change(change));
-                    Ok(Ok(()))
+            Op::Lease { table, action } => Ok(self.lease(op.writer, *table, *action)),
+            Op::Commit { fences, reads, changes } => {
+                match self.check_commit(op.writer, fences, reads, changes, &checked.inline)? {
+                    Ok(ready) => {
+                        ready.into_iter().for_each(|change| self.change(change));
+                        Ok(Ok(()))
+                    }
+                    Err(refusal) => Ok(Err(refusal)),
                 }
-                Err(refusal) => Ok(Err(refusal)),
-            },
+            }
             // Creation happens once, at genesis; an operation that this version does not know is refused by its decoder.
             _ => Ok(Err(OpRefusal::Database(op.db))),
         }
@@ -351,17 +361,52 @@ impl Work<'_> {
             self.state.writers.entry(*address).or_insert_with(Writer::fresh);
             self.writers.insert(*address);
         }
+        // Who may not write any more holds nobody up.
+        let allowed = |a: &Address| self.state.writers.get(a).is_some_and(|w| w.allowed);
+        let left = self.state.leases.iter().filter(|(_, l)| l.holder.is_some_and(|h| !allowed(&h)));
+        let left: Vec<TableId> = left.map(|(table, _)| *table).collect();
+        for table in left {
+            let lease = self.state.leases.get_mut(&table).expect("it was found among them");
+            *lease = Lease { holder: None, until_ms: 0, ..*lease };
+            self.state.put_lease(&mut self.batch, table);
+        }
+        Ok(())
+    }
+
+    fn doer(&self, writer: Address) -> Doer {
+        Doer { writer, owns: writer == self.state.head.owner, now_ms: self.now_ms }
+    }
+
+    fn lease(&mut self, writer: Address, table: TableId, action: LeaseAction) -> OpOutcome {
+        if !self.state.projections.iter().any(|p| p.entry.table == table) {
+            return Err(OpRefusal::Table(table));
+        }
+        let lease = self.state.leases.get(&table).copied().unwrap_or_default();
+        let next = crate::lease::act(table, lease, self.doer(writer), action)?;
+        self.state.leases.insert(table, next);
+        self.state.put_lease(&mut self.batch, table);
         Ok(())
     }
 
     /// All checks of a commit; what it returns cannot fail any more.
     fn check_commit<'c>(
         &self,
+        writer: Address,
+        fences: &[(TableId, Fence)],
         reads: &[(ProjectionId, Version)],
         changes: &'c [Change],
         inline: &'c [Option<Result<crate::segment::Inspected, String>>],
     ) -> Result<Result<Vec<Ready<'c>>, OpRefusal>, StoreError> {
         let malformed = |why: &str| Ok(Err(OpRefusal::Malformed(why.to_owned())));
+        let mut tables: BTreeMap<TableId, bool> = BTreeMap::new();
+        for change in changes {
+            // One that is not there is refused below.
+            let Some(projection) = self.state.projection(change.projection) else { continue };
+            *tables.entry(projection.entry.table).or_default() |= !change.retire.is_empty();
+        }
+        if let Err(refusal) = crate::lease::check(&self.state.leases, self.doer(writer), fences, &tables) {
+            return Ok(Err(refusal));
+        }
         let read: BTreeMap<ProjectionId, Version> = reads.iter().copied().collect();
         if read.len() != reads.len() {
             return malformed("a projection is read twice");

@@ -6,6 +6,7 @@
 //!          'P' db projection           a catalogue entry
 //!          'C' db projection           a public schema
 //!          'S' db root                 a stored segment
+//!          'T' db table                 a table's lease
 //!          'D' db root                  a segment that left the stored tree, its cells kept for proofs of earlier roots
 //!          'N' db                       the lowest height that must stay provable (local, not replicated)
 //!          'L' db name                  a note of this node's own on the database (local, not replicated)
@@ -22,7 +23,7 @@
 //! ```
 //! Rule    numbers in keys are big-endian, so that order of keys is order of numbers. Keys that begin with byte 0 belong to the store.
 
-use fluence_types::{Address, DatabaseId, Height, OpId, ProjectionId, SegmentId, SegmentRoot};
+use fluence_types::{Address, DatabaseId, Height, OpId, ProjectionId, SegmentId, SegmentRoot, TableId};
 
 /// A column family: a key space with its own tuning, in the same atomic batch as all others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -70,6 +71,8 @@ pub const PROJECTION: u8 = b'P';
 pub const SCHEMA: u8 = b'C';
 /// Prefix of [`Cf::State`]: stored segments.
 pub const SEGMENT: u8 = b'S';
+/// Prefix of [`Cf::State`]: leases of tables.
+pub const LEASE: u8 = b'T';
 /// Prefix of [`Cf::State`]: segments that left the stored tree.
 pub const COLLECTED: u8 = b'D';
 /// Prefix of [`Cf::State`]: pins.
@@ -133,6 +136,11 @@ pub fn schema(db: DatabaseId, id: ProjectionId) -> Vec<u8> {
 #[must_use]
 pub fn segment(db: DatabaseId, root: SegmentRoot) -> Vec<u8> {
     key(SEGMENT, &[db.as_bytes(), root.to_field().as_bytes()])
+}
+/// A table's lease.
+#[must_use]
+pub fn lease(db: DatabaseId, table: TableId) -> Vec<u8> {
+    key(LEASE, &[db.as_bytes(), &table.0.to_be_bytes()])
 }
 /// A segment that left the stored tree.
 #[must_use]
@@ -207,7 +215,7 @@ mod tests {
     #[test]
     fn prefixes_are_unique_within_their_family_and_never_the_stores_own() {
         let families: [&[u8]; 4] = [
-            &[HEAD, WRITER, PROJECTION, SCHEMA, SEGMENT, COLLECTED, PIN, NOTE, UPLOAD, FILL, ORIGIN],
+            &[HEAD, WRITER, PROJECTION, SCHEMA, SEGMENT, LEASE, COLLECTED, PIN, NOTE, UPLOAD, FILL, ORIGIN],
             &[BLOCK, PAST, SEGMENT_ID, RECEIPT, COMMITTEE],
             &[PAGE],
             &[NODE],

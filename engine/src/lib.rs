@@ -15,6 +15,7 @@ mod cluster;
 mod engine;
 mod error;
 mod fill;
+mod lease;
 mod nodes;
 mod past;
 mod scrub;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "FLUSNAP1" db, then of each record, in order of section and key: prefix (1), length of the key's rest (1), the rest, length of the value (4, LE), value
-//! sections   head, writers, projections, schemas, segments, collected, blocks, used ids, receipts, committees
+//! sections   head, writers, projections, schemas, segments, leases, collected, blocks, used ids, receipts, committees
 //! ```
 //! Rule    every member at the same height makes the same bytes. What comes in is read aside, and written only when its records make the
 //!         root that a quorum certified; what no root binds (receipts, used ids, blocks, committees) is bound by the digest, which the
@@ -19,7 +19,7 @@ use fluence_crypto::roots::schema_hash;
 use fluence_crypto::tree::segment_root;
 use fluence_types::block::{Checkpoint, Members, epoch_of};
 use fluence_types::limits::{EPOCH_BLOCKS, PROJECTIONS_MAX, SEGMENT_CELLS_MAX, STORED_LEVELS_MAX};
-use fluence_types::op::OpReceipt;
+use fluence_types::op::{Lease, OpReceipt};
 use fluence_types::segment::PublicSchema;
 use fluence_types::tree::CatalogueEntry;
 use fluence_types::{BlockHash, DatabaseId, DbRoot, Height, SegmentRoot, codec};
@@ -36,12 +36,13 @@ const BLOCKS: u64 = 2 * EPOCH_BLOCKS;
 const COMMITTEES: u64 = 16;
 const MAGIC: [u8; 8] = *b"FLUSNAP1";
 /// The sections, in order.
-const SECTIONS: [(Cf, u8); 10] = [
+const SECTIONS: [(Cf, u8); 11] = [
     (Cf::State, keys::HEAD),
     (Cf::State, keys::WRITER),
     (Cf::State, keys::PROJECTION),
     (Cf::State, keys::SCHEMA),
     (Cf::State, keys::SEGMENT),
+    (Cf::State, keys::LEASE),
     (Cf::State, keys::COLLECTED),
     (Cf::History, keys::BLOCK),
     (Cf::History, keys::SEGMENT_ID),
@@ -280,6 +281,7 @@ fn is_record(prefix: u8, key: &[u8], value: &[u8]) -> bool {
             let segment = decode::<StoredSegment>("segment", value);
             segment.is_ok_and(|s| cells(s.preimage.cells) && of_segment(s.preimage))
         }
+        keys::LEASE => key.len() == 4 && is::<Lease>(value),
         keys::COLLECTED => {
             let segment = decode::<CollectedSegment>("collected segment", value);
             segment.is_ok_and(|s| cells(s.preimage.cells) && of_segment(s.preimage))

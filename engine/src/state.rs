@@ -4,7 +4,7 @@
 //! database root = compress(db, stored root, stored cells, catalogue root, aux root)
 //! stored        4-ary sum tree over slots; a slot holds (segment root, cells) or (0, 0) once its segment was collected
 //! catalogue     8-ary tree over projections
-//! aux           BLAKE3 of the canonical [`Aux`]: owner, members, writers, superseded segments, and a hash chain over all receipts
+//! aux           BLAKE3 of the canonical [`Aux`]: owner, members, writers, leases, superseded segments, and a hash chain over all receipts
 //! ```
 //! Rule    whatever decides the outcome of an operation is under the root. Used segment ids and receipts are so through the chain: they
 //!         are a function of the operations and outcomes it covers, and hashing them all again for each block would cost too much.
@@ -22,12 +22,12 @@ use fluence_crypto::{Fr, field};
 use fluence_types::block::{Checkpoint, Member, Members};
 use fluence_types::codec::Bounded;
 use fluence_types::limits::{SEALED_SCHEMA_BYTES_MAX, STANDBY_MAX};
-use fluence_types::op::ClusterChange;
+use fluence_types::op::{ClusterChange, Lease};
 use fluence_types::segment::{LaneKind, PublicSchema};
 use fluence_types::tree::{CatalogueEntry, CatalogueOpening, DbPreimage, SegmentPreimage};
 use fluence_types::{
     Address, BlockHash, CatalogueRoot, DatabaseId, DbRoot, Height, OpId, ProjectionId, SegmentId, SegmentRoot,
-    StoredRoot, codec,
+    StoredRoot, TableId, codec,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -142,6 +142,7 @@ struct Aux<'a> {
     cluster: &'a Cluster,
     retention_blocks: u64,
     writers: Vec<(Address, Writer)>,
+    leases: Vec<(TableId, Lease)>,
     superseded: Vec<(u64, SegmentRoot, Height)>,
     history: [u8; 32],
 }
@@ -151,6 +152,8 @@ struct Aux<'a> {
 pub(crate) struct DbState {
     pub(crate) head: Head,
     pub(crate) writers: BTreeMap<Address, Writer>,
+    /// Of the tables that ever had one.
+    pub(crate) leases: BTreeMap<TableId, Lease>,
     pub(crate) projections: Vec<Projection>,
     pub(crate) segments: BTreeMap<SegmentRoot, StoredSegment>,
     pub(crate) collected: BTreeMap<SegmentRoot, CollectedSegment>,
@@ -196,6 +199,7 @@ impl DbState {
             },
             head,
             writers: BTreeMap::from([(owner, Writer::fresh())]),
+            leases: BTreeMap::new(),
             projections: Vec::new(),
             segments: BTreeMap::new(),
             collected: BTreeMap::new(),
@@ -219,6 +223,7 @@ impl DbState {
             cluster: &self.head.cluster,
             retention_blocks: self.head.retention_blocks,
             writers: self.writers.iter().map(|(a, w)| (*a, *w)).collect(),
+            leases: self.leases.iter().map(|(t, l)| (*t, *l)).collect(),
             superseded,
             history: self.head.history,
         };
@@ -264,6 +269,11 @@ impl DbState {
         each(store, keys::of_database(keys::WRITER, db), "writer", |suffix, writer| {
             let address = <[u8; 20]>::try_from(suffix).ok().map(Address::from_bytes)?;
             state.writers.insert(address, writer);
+            Some(())
+        })?;
+        each(store, keys::of_database(keys::LEASE, db), "lease", |suffix, lease| {
+            let table = <[u8; 4]>::try_from(suffix).ok().map(u32::from_be_bytes)?;
+            state.leases.insert(TableId(table), lease);
             Some(())
         })?;
         let mut entries: Vec<CatalogueEntry> = Vec::new();
@@ -312,6 +322,10 @@ impl DbState {
     /// Writes a writer.
     pub(crate) fn put_writer(&self, batch: &mut Batch, address: Address) {
         batch.put(Cf::State, keys::writer(self.head.db, address), codec::encode(&self.writers[&address]));
+    }
+    /// Writes a lease.
+    pub(crate) fn put_lease(&self, batch: &mut Batch, table: TableId) {
+        batch.put(Cf::State, keys::lease(self.head.db, table), codec::encode(&self.leases[&table]));
     }
     /// Writes a stored segment.
     pub(crate) fn put_segment(&self, batch: &mut Batch, root: SegmentRoot) {

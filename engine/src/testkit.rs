@@ -21,8 +21,8 @@ use fluence_types::segment::{
 };
 use fluence_types::tree::{Cell, SegmentPreimage};
 use fluence_types::{
-    BlockHash, DatabaseId, DbRoot, FieldBytes, Height, NodeId, OpId, ProjectionId, SegmentId, SegmentRoot, TableId,
-    Version,
+    BlockHash, DatabaseId, DbRoot, Fence, FieldBytes, Height, NodeId, OpId, ProjectionId, SegmentId, SegmentRoot,
+    TableId, Version,
 };
 
 /// A stream of bytes that follows from a seed and a label.
@@ -173,10 +173,17 @@ pub fn change(projection: u32, append: Vec<SegmentRef>, retire: Vec<SegmentRoot>
     }
 }
 
+/// A commit under leases, that read each projection at a version.
+pub fn fenced(fences: &[(u32, u64)], reads: &[(u32, u64)], changes: Vec<Change>) -> Op {
+    let fences: Vec<_> = fences.iter().map(|(t, f)| (TableId(*t), Fence(*f))).collect();
+    let reads: Vec<_> = reads.iter().map(|(p, v)| (ProjectionId(*p), Version(*v))).collect();
+    let (fences, reads) = (fences.try_into().expect("few"), reads.try_into().expect("few"));
+    Op::Commit { fences, reads, changes: changes.try_into().expect("few") }
+}
+
 /// A commit that read each projection at a version.
 pub fn commit(reads: &[(u32, u64)], changes: Vec<Change>) -> Op {
-    let reads: Vec<_> = reads.iter().map(|(p, v)| (ProjectionId(*p), Version(*v))).collect();
-    Op::Commit { reads: reads.try_into().expect("few"), changes: changes.try_into().expect("few") }
+    fenced(&[], reads, changes)
 }
 
 /// The definition of a projection.
@@ -260,6 +267,11 @@ impl TestDb {
         let vote = |(i, key): (usize, &NodeKey)| (i as u16, sign_seat(&seat, key));
         let votes: Vec<_> = self.members.iter().enumerate().take(votes).map(vote).collect();
         seat_op(SeatChange { seat, votes: votes.try_into().expect("few members") })
+    }
+
+    /// Lets time pass before the next block, which is a second after that.
+    pub fn wait(&mut self, ms: u64) {
+        self.time_ms += ms;
     }
 
     /// The next block with these operations, signed or not as they may be.

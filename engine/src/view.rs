@@ -10,10 +10,10 @@ use crate::state::{DbState, StoredSegment, schema};
 use fluence_types::answer::{CellRange, HeaderAnswer, OpenRefusal, OpenRequest, SegmentOpening};
 use fluence_types::block::{Checkpoint, Member, Members, ends_epoch};
 use fluence_types::limits::{ANSWER_BYTES_MAX, OPEN_CELLS_MAX};
-use fluence_types::op::ClusterChange;
+use fluence_types::op::{ClusterChange, Lease};
 use fluence_types::segment::{PublicSchema, SegmentHeader};
 use fluence_types::tree::{CatalogueOpening, Cell, DbPreimage, SegmentPreimage};
-use fluence_types::{Address, DatabaseId, OpId, ProjectionId, SegmentId, SegmentRoot};
+use fluence_types::{Address, DatabaseId, OpId, ProjectionId, SegmentId, SegmentRoot, TableId};
 use std::sync::Arc;
 
 /// A database as it was when the view was taken.
@@ -157,6 +157,12 @@ impl View<'_> {
             WriterState { allowed: false, next_sequence: 0, previous: OpId::default() },
             |w| WriterState { allowed: w.allowed, next_sequence: w.next_sequence, previous: w.previous },
         )
+    }
+
+    /// Where a table's lease stands, and the block's time at which it does.
+    #[must_use]
+    pub fn lease(&self, table: TableId) -> (Lease, u64) {
+        (self.state.leases.get(&table).copied().unwrap_or_default(), self.state.head.timestamp_ms)
     }
 
     /// The public schemas, by projection id.

@@ -243,6 +243,10 @@ number!(
     Version, u64
 );
 number!(
+    /// The number of a table's lease: it grows whenever somebody takes it, so that what an earlier holder still sends is told apart.
+    Fence, u64
+);
+number!(
     /// Height of a block in a cluster's log; 0 is genesis.
     Height, u64
 );

@@ -46,6 +46,10 @@ pub const SCHEMAS_BYTES_MAX: u64 = 16 << 20;
 pub const WRITERS_MAX: usize = 1024;
 /// Writers that a database may have had in its life: their chains are replicated state.
 pub const WRITERS_EVER_MAX: usize = 8 * WRITERS_MAX;
+/// Shortest lease of a table: below it, renewing would be all that a writer does.
+pub const LEASE_MS_MIN: u32 = 1000;
+/// Longest lease of a table: so long a writer that vanished may keep others away, where the owner does not break it.
+pub const LEASE_MS_MAX: u32 = 3_600_000;
 /// Members of a cluster: 3f + 1 with f up to 10.
 pub const MEMBERS_MAX: usize = 31;
 /// Nodes that wait to take a member's place.

@@ -12,7 +12,8 @@ use crate::limits::{
 use crate::segment::PublicSchema;
 use crate::tree::SegmentPreimage;
 use crate::{
-    Address, DatabaseId, Height, NodeId, OpId, ProjectionId, SchemaHash, SegmentId, SegmentRoot, TableId, Version,
+    Address, DatabaseId, Fence, Height, NodeId, OpId, ProjectionId, SchemaHash, SegmentId, SegmentRoot, TableId,
+    Version,
 };
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -107,6 +108,8 @@ pub enum Op {
     } = 2,
     /// A transaction: serializable, first committer wins.
     Commit {
+        /// The leases that the writer writes under, by table, strictly increasing: each must run and be its own under this number.
+        fences: Bounded<(TableId, Fence), CHANGES_MAX>,
         /// The version of every projection read or changed; a mismatch refuses the whole commit.
         reads: Bounded<(ProjectionId, Version), { PROJECTIONS_MAX as usize }>,
         /// The changes, one a projection, each of which must be in `reads`.
@@ -121,6 +124,61 @@ pub enum Op {
     Cluster(ClusterChange) = 5,
     /// Changes a seat from the next epoch on; by the members themselves: no writer signs it, its votes are its authority.
     Seat(SeatChange) = 6,
+    /// Takes, keeps or ends the lease of a table.
+    Lease {
+        /// The table; it has at least one projection.
+        table: TableId,
+        /// What becomes of its lease.
+        action: LeaseAction,
+    } = 7,
+}
+
+/// What becomes of a table's lease: for a time it names the one writer that may write the table. Time is the blocks' timestamps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum LeaseAction {
+    /// Takes a lease that nobody holds, or whose time is over.
+    Acquire {
+        /// Must be one more than the table's last, so that the taker knows its number and two takers do not both believe they have it.
+        fence: Fence,
+        /// From the block's timestamp on; within [`LEASE_MS_MIN`](crate::limits::LEASE_MS_MIN) and [`LEASE_MS_MAX`](crate::limits::LEASE_MS_MAX).
+        duration_ms: u32,
+    } = 1,
+    /// Has a lease that runs end later, or sooner; by its holder.
+    Renew {
+        /// Its number.
+        fence: Fence,
+        /// From the block's timestamp on.
+        duration_ms: u32,
+    } = 2,
+    /// Ends a lease that runs; by its holder.
+    Release {
+        /// Its number.
+        fence: Fence,
+    } = 3,
+    /// Ends whatever lease runs; by the owner only.
+    Break = 4,
+}
+
+/// Where a table's lease stands.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Lease {
+    /// The number of the last lease; 0 where the table never had one. It never falls.
+    pub fence: Fence,
+    /// Who took it; none where it was given up, or broken.
+    pub holder: Option<Address>,
+    /// The first timestamp at which it does not run any more.
+    pub until_ms: u64,
+}
+
+impl Lease {
+    /// Who may write the table at a time, where a lease says so.
+    #[must_use]
+    pub fn holder_at(&self, now_ms: u64) -> Option<Address> {
+        self.holder.filter(|_| now_ms < self.until_ms)
+    }
 }
 
 /// What an owner wants of its cluster. A later one replaces an earlier one that has not come true.
@@ -266,6 +324,53 @@ pub enum OpRefusal {
     /// The cluster cannot change so now.
     #[error("cluster change refused: {0}")]
     Cluster(String) = 13,
+    /// Another writes the table now. Wait, write through it, or have the owner break the lease.
+    #[error(
+        "table {table} is leased to {holder} until {until_ms} ms, it is {now_ms}; wait, or write through the holder"
+    )]
+    Leased {
+        /// The table.
+        table: TableId,
+        /// Who holds its lease.
+        holder: Address,
+        /// Until when.
+        until_ms: u64,
+        /// The block's time.
+        now_ms: u64,
+    } = 14,
+    /// The number is not that of a lease that runs and is the writer's: it lapsed, was broken, or another took it since.
+    #[error("fence {got} of table {table} is over: its lease is at {}, {}; take it again", .lease.fence, Until(.lease))]
+    Fence {
+        /// The table.
+        table: TableId,
+        /// Given.
+        got: Fence,
+        /// How the lease stands.
+        lease: Lease,
+    } = 15,
+    /// Segments are retired by the owner, or by who holds the table's lease.
+    #[error("{by} would retire segments of table {table} without its lease")]
+    Unleased {
+        /// The table.
+        table: TableId,
+        /// Who would.
+        by: Address,
+    } = 16,
+    /// No such table.
+    #[error("no table {0} here")]
+    Table(TableId) = 17,
+}
+
+/// How long a lease runs, in words.
+struct Until<'a>(&'a Lease);
+
+impl std::fmt::Display for Until<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.holder {
+            Some(holder) => write!(f, "of {holder} until {} ms", self.0.until_ms),
+            None => f.write_str("free"),
+        }
+    }
 }
 
 /// What became of an ordered operation.

@@ -5,13 +5,15 @@ use fluence_types::answer::{Answer, HeaderAnswer, OpenRefusal, OpenRequest, Snap
 use fluence_types::block::{Certificate, Handover, Member, Members};
 use fluence_types::codec::Bounded;
 use fluence_types::limits::{HANDOVERS_MAX, PAGE_BYTES};
-use fluence_types::op::{OpReceipt, SignedOp, SignedReceipt};
+use fluence_types::op::{Lease, OpReceipt, SignedOp, SignedReceipt};
 use fluence_types::proof::ProofBytes;
 use fluence_types::segment::PublicSchema;
 use fluence_types::shape::{RangeSumShape, StorageShape};
 use fluence_types::statement::{RangeSum, RangeSumQuery, Storage};
 use fluence_types::tree::SegmentPreimage;
-use fluence_types::{Address, DatabaseId, DbRoot, Epoch, Fingerprint, Height, NodeId, OpId, ProjectionId, SegmentRoot};
+use fluence_types::{
+    Address, DatabaseId, DbRoot, Epoch, Fingerprint, Height, NodeId, OpId, ProjectionId, SegmentRoot, TableId,
+};
 
 /// Most databases listed in one [`Status`].
 pub const STATUS_DATABASES_MAX: usize = 4096;
@@ -127,6 +129,13 @@ pub enum Request {
         /// Where its members are reached.
         peers: Bounded<(NodeId, Addresses), INTRODUCE_MAX>,
     } = 17,
+    /// Where a table's lease stands at the latest certified root.
+    Lease {
+        /// The database.
+        db: DatabaseId,
+        /// The table.
+        table: TableId,
+    } = 18,
 }
 
 /// Where a node is reached: multiaddresses.
@@ -231,6 +240,13 @@ pub enum Response {
     Noted = 15,
     /// To `Cluster`.
     Cluster(Box<ClusterStatus>) = 16,
+    /// To `Lease`. A member's word: an operation that builds on a wrong one is refused.
+    Lease {
+        /// The lease.
+        lease: Lease,
+        /// The time of the block at which it stands so.
+        now_ms: u64,
+    } = 18,
 }
 
 /// Who a node is and what it keeps.

@@ -10,15 +10,15 @@ use crate::output::{self, Out};
 use crate::remote::{self, Remote};
 use fluence_client::csv::{CsvBatches, CsvOptions, infer_columns};
 use fluence_client::{
-    ClientError, Column, ColumnType, Committed, Database, ImportOptions, Progress, SumExpr, Table, TableSchema,
-    Transport,
+    ClientError, Column, ColumnType, Committed, Database, ImportOptions, Keeper, Lease, LeaseOptions, Progress,
+    SumExpr, Table, TableSchema, Transport,
 };
 use fluence_types::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A note of an import.
 #[derive(Serialize, Deserialize)]
@@ -64,13 +64,25 @@ pub(crate) async fn run(args: &Import, home: &Home, out: &Out) -> Result<()> {
             args.table, note_path.display()
         )));
     }
+    let (lease, keeper) = lease(&table, out).await?;
     write_note(&note_path, &Note { file: args.file.clone(), version_before: version, done: false })?;
     let begun = Instant::now();
-    let committed = match imported(&table, &args.file, &options, out).await? {
+    let outcome = {
+        let mut importing = std::pin::pin!(imported(&table, &args.file, &options, out));
+        tokio::select! {
+            outcome = &mut importing => outcome,
+            // The lease is lost: the commit says so.
+            () = keeper.run() => importing.await,
+        }
+    };
+    let committed = match outcome? {
         Ok(committed) => committed,
         Err(e) => return Err(remote::failure_of(&database, e, NOT_DONE).await),
     };
     write_note(&note_path, &Note { file: args.file.clone(), version_before: version, done: true })?;
+    if let Err(error) = lease.release().await {
+        out.note(format!("the table's lease was not given up, it lapses: {error}"));
+    }
 
     let seconds = begun.elapsed().as_secs_f64();
     let per_second = (committed.rows as f64 / seconds) as u64;
@@ -92,6 +104,28 @@ pub(crate) async fn run(args: &Import, home: &Home, out: &Out) -> Result<()> {
         out.line(format!("certified at height {}, root {}", committed.height, committed.root));
     });
     Ok(())
+}
+
+/// How long a table stays an import's that was interrupted.
+const LEASE: LeaseOptions = LeaseOptions { duration: Duration::from_secs(30), renew: Duration::from_secs(8) };
+
+/// Takes the table for as long as the import runs, so that it does not seal and send for nothing. The lease of an import before this one
+/// that broke off is waited for.
+async fn lease<T: Transport>(table: &Table<T>, out: &Out) -> Result<(Lease<T>, Keeper<T>)> {
+    let mut waited = false;
+    loop {
+        match table.lease(LEASE).await {
+            Err(ClientError::Leased { holder, until_ms, now_ms, .. })
+                if !waited && until_ms.saturating_sub(now_ms) <= LEASE.duration.as_millis() as u64 =>
+            {
+                let left = Duration::from_millis(until_ms.saturating_sub(now_ms)) + Duration::from_secs(2);
+                out.note(format!("{holder} writes this table now; waiting {} s for its lease to end", left.as_secs()));
+                tokio::time::sleep(left).await;
+                waited = true;
+            }
+            other => return other.map_err(|e| remote::failure(e, NOT_DONE)),
+        }
+    }
 }
 
 /// What to say of an import that failed.

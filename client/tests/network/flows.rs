@@ -287,7 +287,7 @@ fn a_writer_that_lost_the_race_repeats_an_append_and_reads_again_for_an_update()
             let conflicts: Arc<Mutex<u32>> = Arc::default();
             let seen = Arc::clone(&conflicts);
             net.tamper(move |node, request| {
-                if matches!(request, Request::Writer { .. })
+                if matches!(request, Request::Writer { .. } | Request::Submit(_))
                     && let Some(late) = slot.lock().unwrap().take()
                 {
                     assert!(matches!(node.answer(late), Response::Submit { receipt, .. } if receipt.outcome.is_ok()));

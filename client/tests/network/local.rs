@@ -18,7 +18,7 @@ use fluence_wire::{Request, Response};
 use futures::future::{Either, ready};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -182,6 +182,10 @@ impl Node {
                 Response::Noted
             }
             Request::Cluster { db } => Response::Cluster(Box::new(self.cluster(db)?)),
+            Request::Lease { db, table } => {
+                let (lease, now_ms) = self.certified(db)?.0.lease(table);
+                Response::Lease { lease, now_ms }
+            }
             other => return Err(Refusal::Unprovable(format!("{other:?}"))),
         })
     }
@@ -240,6 +244,8 @@ struct Log {
 /// What stands in for agreement: one log a database, which every member that is up applies.
 #[derive(Default)]
 pub(crate) struct Hub {
+    /// Milliseconds that pass before the next block.
+    pub(crate) pass_ms: AtomicU64,
     nodes: Mutex<Vec<Arc<Node>>>,
     logs: Mutex<BTreeMap<DatabaseId, Log>>,
 }
@@ -287,7 +293,8 @@ impl Hub {
         if let Some(last) = first.engine.head(db) {
             header.height = Height(last.height.0 + 1);
             header.consensus_epoch = epoch_of(header.height);
-            (header.parent, header.timestamp_ms) = (last.block, last.timestamp_ms + 1);
+            let passed = 1 + self.pass_ms.swap(0, Ordering::Relaxed);
+            (header.parent, header.timestamp_ms) = (last.block, last.timestamp_ms + passed);
             (header.executed_height, header.executed_root) = (last.height, last.root);
             header.next_members_hash = last.next_members_hash;
         }

@@ -3,7 +3,12 @@
 mod cluster;
 mod data;
 mod flows;
+mod fresh;
+mod group;
+mod leases;
 mod lies;
 mod local;
 mod membership;
 mod recovery;
+mod small;
+mod transactions;

@@ -171,6 +171,10 @@ impl<L: Log> Service<L> {
                 self.log.introduce(db, addresses(&peers));
                 Ok(Response::Noted)
             }
+            Request::Lease { db, table } => {
+                let (lease, now_ms) = self.certified(db)?.0.lease(table);
+                Ok(Response::Lease { lease, now_ms })
+            }
             Request::FetchPage { db, segment, page } => {
                 let bytes = self.engine.view(db)?.page(segment, page)?;
                 Ok(Response::Page(bytes.try_into().map_err(|e| OpenRefusal::Internal(format!("page: {e}")))?))

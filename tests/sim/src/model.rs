@@ -74,7 +74,7 @@ impl Model {
                 Err(reason(&OpRefusal::Projection(*projection)))
             }
             Op::SetWriters { .. } if op.writer != self.owner => Err(reason(&OpRefusal::NotAllowed(op.writer))),
-            Op::Commit { reads, changes } => {
+            Op::Commit { reads, changes, .. } => {
                 for (id, read) in reads.iter() {
                     let found = self.projections.get(id.0 as usize);
                     let found = found.ok_or_else(|| reason(&OpRefusal::Projection(*id)))?;

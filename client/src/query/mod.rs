@@ -1,0 +1,344 @@
+//! Verified queries over a key range: rows in key order, COUNT, SUM, AVG, VAR, MIN, MAX.
+//!
+//! Sums     two openings and two masks a live segment and lane, for any number of rows; every live segment counts, retractions with -1.
+//! Rows     all live segments are merged in key order; a row's weights over all segments are added, so retractions cancel what they retract.
+//!          Cancelling needs only the columns read and the key: equal projections of a weighted list stay equal under projection.
+//! Version  all requests of one query are answered at one version of the projection; a change in between starts it over.
+//! Source   DESIGN section 3; `docs/protocol/query.md`
+
+mod lanes;
+mod positions;
+mod scan;
+
+pub(crate) use positions::Positions;
+pub(crate) use scan::Scanned;
+
+use crate::ask::moved;
+use crate::error::ClientError;
+use crate::open;
+use crate::plan::{self, Wanted};
+use crate::range::KeyRange;
+use crate::schema::SumExpr;
+use crate::session::{ATTEMPTS, Meter, Session, Table, TableHandle, lock};
+use crate::sums::{Fraction, centred};
+use crate::transport::Transport;
+use crate::value::{Value, place_point};
+use arrow_array::RecordBatch;
+use arrow_select::concat::concat_batches;
+use fluence_crypto::Fr;
+use fluence_types::{DbRoot, Height, LaneId, Version};
+use fluence_verifier::answer::VerifiedAnswer;
+use lanes::{Lanes, extreme_of};
+use num_bigint::BigInt;
+use std::fmt;
+use std::time::Instant;
+
+/// What stands behind an answer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Evidence {
+    /// Certified height of the last answer.
+    pub height: Height,
+    /// Database root at that height.
+    pub root: DbRoot,
+    /// Version of the projection, one for the whole query.
+    pub version: Version,
+    /// Live segments.
+    pub segments: usize,
+    /// Rows of all live segments in the range, retractions counted as rows.
+    pub rows: u64,
+    /// Bytes of the answers that the result was read from.
+    pub native_bytes: u64,
+    /// Bytes fetched to plan: headers and edge groups that were not cached.
+    pub plan_bytes: u64,
+    /// Milliseconds from call to result, everything included.
+    pub native_ms: f64,
+    /// Cells opened for the result.
+    pub openings: u64,
+    /// Requests made, planning included.
+    pub requests: u64,
+}
+
+/// A result with its evidence.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Answered<V> {
+    /// The result.
+    pub value: V,
+    /// What stands behind it.
+    pub evidence: Evidence,
+}
+
+/// A range SELECT.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Select {
+    /// Which rows.
+    pub range: KeyRange,
+    /// Which columns, in this order; empty for all.
+    pub columns: Vec<String>,
+    /// At most so many rows, the first in key order.
+    pub limit: Option<u64>,
+}
+
+impl Select {
+    /// All columns of a range.
+    #[must_use]
+    pub const fn range(range: KeyRange) -> Self {
+        Self { range, columns: Vec::new(), limit: None }
+    }
+    /// These columns only.
+    #[must_use]
+    pub fn columns(mut self, columns: &[&str]) -> Self {
+        self.columns = columns.iter().map(|c| (*c).to_owned()).collect();
+        self
+    }
+    /// At most so many rows.
+    #[must_use]
+    pub const fn limit(mut self, limit: u64) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+}
+
+/// An aggregate over the rows of a range.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Aggregate {
+    /// COUNT(*).
+    Count,
+    /// COUNT(column): rows in which it is not NULL.
+    CountColumn(String),
+    /// SUM of a declared expression.
+    Sum(SumExpr),
+    /// AVG of a declared column.
+    Avg(SumExpr),
+    /// Population variance of a column declared with its square.
+    VarPop(String),
+    /// Sample variance of a column declared with its square.
+    VarSamp(String),
+    /// Least value that is not NULL.
+    Min(String),
+    /// Greatest value that is not NULL.
+    Max(String),
+}
+
+/// The value of an aggregate.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum AggregateValue {
+    /// SQL's NULL: no row to aggregate.
+    Null,
+    /// A count.
+    Count(u64),
+    /// A sum: `unscaled / 10^scale`, exact.
+    Sum {
+        /// The digits.
+        unscaled: i128,
+        /// Digits after the point.
+        scale: u32,
+    },
+    /// A mean or variance, exact.
+    Fraction(Fraction),
+    /// A least or greatest value.
+    Value(Value),
+}
+
+impl AggregateValue {
+    /// As a double, where it is a number.
+    #[must_use]
+    pub fn to_f64(&self) -> Option<f64> {
+        match self {
+            Self::Count(n) => Some(*n as f64),
+            Self::Sum { unscaled, scale } => {
+                let denominator = BigInt::from(10u32).pow(*scale);
+                Some(Fraction { numerator: BigInt::from(*unscaled), denominator }.to_f64())
+            }
+            Self::Fraction(f) => Some(f.to_f64()),
+            Self::Value(Value::Int64(v)) => Some(*v as f64),
+            Self::Value(Value::Float64(v)) => Some(*v),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for AggregateValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("NULL"),
+            Self::Count(n) => write!(f, "{n}"),
+            Self::Sum { unscaled, scale } => {
+                f.write_str(&place_point(unscaled.unsigned_abs().to_string(), *unscaled < 0, *scale))
+            }
+            Self::Fraction(x) => write!(f, "{x}"),
+            Self::Value(v) => write!(f, "{v}"),
+        }
+    }
+}
+
+fn evidence(answer: &VerifiedAnswer, rows: u64, meter: Meter, start: Instant) -> Evidence {
+    Evidence {
+        height: answer.checkpoint().height,
+        root: answer.checkpoint().root,
+        version: answer.entry().version,
+        segments: answer.entry().live.len(),
+        rows,
+        native_bytes: meter.bytes,
+        plan_bytes: meter.plan_bytes,
+        native_ms: start.elapsed().as_secs_f64() * 1e3,
+        openings: meter.cells,
+        requests: meter.requests,
+    }
+}
+
+impl<T: Transport> Table<T> {
+    /// The rows of a range, in key order.
+    ///
+    /// # Errors
+    /// [`ClientError`]; nothing that does not verify is returned.
+    pub async fn select(&self, select: &Select) -> Result<Answered<RecordBatch>, ClientError> {
+        let schema = self.schema();
+        let columns = if select.columns.is_empty() {
+            (0..schema.columns().len()).collect()
+        } else {
+            select.columns.iter().map(|c| schema.index(c)).collect::<Result<Vec<_>, _>>()?
+        };
+        let scanned = self.scan(&columns, &select.range, select.limit).await?;
+        let batch = concat_batches(&schema.arrow_of(&columns), &scanned.batches).map_err(open::OpenError::Gather)?;
+        Ok(Answered { value: batch, evidence: scanned.evidence })
+    }
+
+    /// One aggregate over a range.
+    ///
+    /// # Errors
+    /// As [`Self::aggregates`].
+    pub async fn aggregate(
+        &self,
+        range: &KeyRange,
+        aggregate: &Aggregate,
+    ) -> Result<Answered<AggregateValue>, ClientError> {
+        let mut answered = self.aggregates(range, std::slice::from_ref(aggregate)).await?;
+        let value = answered.value.pop().expect("as many values as aggregates");
+        Ok(Answered { value, evidence: answered.evidence })
+    }
+
+    /// Several aggregates over one range, at one version of the table.
+    ///
+    /// # Errors
+    /// [`ClientError`]: an undeclared sum, or an answer that does not verify.
+    pub async fn aggregates(
+        &self,
+        range: &KeyRange,
+        aggregates: &[Aggregate],
+    ) -> Result<Answered<Vec<AggregateValue>>, ClientError> {
+        self.session.freshen(&self.handle).await?;
+        for attempt in 1.. {
+            match self.try_aggregates(range, aggregates).await {
+                Err(error) if moved(&error) && attempt < ATTEMPTS => self.session.forget_entry(&self.handle),
+                other => return other.map_err(|e| still_moving(e, &self.handle)),
+            }
+        }
+        unreachable!("the loop returns")
+    }
+
+    async fn try_aggregates(
+        &self,
+        range: &KeyRange,
+        aggregates: &[Aggregate],
+    ) -> Result<Answered<Vec<AggregateValue>>, ClientError> {
+        let start = Instant::now();
+        let schema = self.schema();
+        let lanes = aggregates.iter().map(|a| Lanes::of(schema, a)).collect::<Result<Vec<_>, _>>()?;
+        let mut wanted: Vec<LaneId> = lanes.iter().flat_map(Lanes::all).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut meter = Meter::default();
+        let positions = self.positions(range, &mut meter).await?;
+        let (sums, answer) = self.lane_sums(&positions, &wanted, &mut meter).await?;
+        let sum = |lane: LaneId| &sums[wanted.binary_search(&lane).expect("every lane was asked for")];
+
+        // MIN and MAX read the column itself; their scan must be at the same version.
+        let mut extremes: Vec<Option<Value>> = vec![None; aggregates.len()];
+        for (aggregate, extreme) in aggregates.iter().zip(&mut extremes) {
+            if let Aggregate::Min(column) | Aggregate::Max(column) = aggregate {
+                let index = schema.index(column)?;
+                let least = matches!(aggregate, Aggregate::Min(_));
+                // The least value of a leading key column that is never NULL stands in the first row.
+                let first = least && schema.key_indices()[0] == index && !schema.columns()[index].nullable;
+                let scanned = self.try_scan(&[index], range, first.then_some(1)).await?;
+                if scanned.entry.version != positions.entry.version {
+                    return Err(version_moved(&positions, &scanned));
+                }
+                meter.bytes += scanned.evidence.native_bytes;
+                meter.plan_bytes += scanned.evidence.plan_bytes;
+                meter.requests += scanned.evidence.requests;
+                meter.cells += scanned.evidence.openings;
+                *extreme = Some(extreme_of(&scanned.batches, least));
+            }
+        }
+        let values = lanes
+            .iter()
+            .zip(aggregates)
+            .zip(extremes)
+            .map(|((lanes, aggregate), extreme)| match extreme {
+                Some(Value::Null) => Ok(AggregateValue::Null),
+                Some(value) => Ok(AggregateValue::Value(value)),
+                None => lanes.value(aggregate, &sum),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Answered { value: values, evidence: evidence(&answer, positions.total(), meter, start) })
+    }
+
+    /// The exact sums of lanes over the positions, and the answer they were read from.
+    pub(crate) async fn lane_sums(
+        &self,
+        positions: &Positions,
+        lanes: &[LaneId],
+        meter: &mut Meter,
+    ) -> Result<(Vec<BigInt>, VerifiedAnswer), ClientError> {
+        let mut wanted = vec![Wanted::default(); positions.views.len()];
+        for ((view, rows), wanted) in positions.views.iter().zip(&positions.rows).zip(&mut wanted) {
+            for lane in lanes {
+                for cell in open::sum_cells_of(view, *lane, rows) {
+                    wanted.add(cell, cell + 1);
+                }
+            }
+        }
+        let request = plan::request(self.db(), &positions.entry, wanted)?;
+        let (answer, bytes) = self.session.open(&request).await?;
+        meter.requests += 1;
+        meter.bytes += bytes;
+        meter.cells += answer.segments().iter().map(|s| s.cells().len() as u64).sum::<u64>();
+        let mut sums = Vec::with_capacity(lanes.len());
+        for lane in lanes {
+            let mut total = Fr::from(0u64);
+            for (view, rows) in positions.views.iter().zip(&positions.rows) {
+                total += open::range_sum(&self.handle.keys, &answer, view, *lane, rows)?;
+            }
+            sums.push(centred(&total));
+        }
+        Ok((sums, answer))
+    }
+}
+
+fn still_moving(error: ClientError, table: &TableHandle) -> ClientError {
+    use fluence_types::answer::OpenRefusal;
+    use fluence_wire::message::Refusal;
+    match error {
+        ClientError::Refused { refusal: Refusal::Open(OpenRefusal::Moved(_)), .. } => {
+            ClientError::Moving { projection: table.projection, attempts: ATTEMPTS }
+        }
+        other => other,
+    }
+}
+
+fn version_moved(positions: &Positions, scanned: &Scanned) -> ClientError {
+    use fluence_verifier::answer::AnswerError;
+    let why = AnswerError::Version { got: scanned.entry.version, expected: positions.entry.version };
+    ClientError::answer(&fluence_types::NodeId::default(), why)
+}
+
+impl<T: Transport> Session<T> {
+    /// Bytes of headers, fences and edge groups kept for planning.
+    #[must_use]
+    pub fn plan_cache_bytes(&self) -> usize {
+        lock(&self.inner.cache).bytes()
+    }
+}
