@@ -10,7 +10,7 @@ import {tmpdir} from "node:os";
 import {dirname, join} from "node:path";
 import {fileURLToPath} from "node:url";
 
-const CONTRACTS = ["Checkpoints", "Collateral", "EpochProofs", "Equivocation", "FluToken", "Groth16Verifier", "Holdings", "NodeRegistry"];
+const CONTRACTS = ["Checkpoints", "Collateral", "EpochProofs", "Equivocation", "FluToken", "Groth16Verifier", "Holdings", "NodeRegistry", "Placement"];
 const here = dirname(dirname(fileURLToPath(import.meta.url)));
 const folder = join(here, "artifacts");
 const check = process.argv.includes("--check");

@@ -93,6 +93,16 @@ contract Checkpoints is ICheckpoints {
     }
 
     /// @inheritdoc ICheckpoints
+    function statusOf(address owner, bytes16 db)
+        external
+        view
+        returns (uint64 height, uint64 acceptedAt, bytes32 committee)
+    {
+        Cluster storage cluster = _known(owner, db);
+        return (cluster.height, cluster.acceptedAt, cluster.committee);
+    }
+
+    /// @inheritdoc ICheckpoints
     function committeeOf(address owner, bytes16 db) external view returns (bytes32) {
         return _known(owner, db).committee;
     }

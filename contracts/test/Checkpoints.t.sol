@@ -34,6 +34,8 @@ contract CheckpointVectorsTest is Base {
         vm.prank(owner);
         checkpoints.open(_db, first, vm.parseJsonBytes(_json, string.concat(path, "first.possessions")));
         eq(checkpoints.committeeOf(owner, _db), firstHash, "committee");
+        (uint64 height, uint64 acceptedAt, bytes32 committee) = checkpoints.statusOf(owner, _db);
+        yes(height == 0 && acceptedAt == block.number && committee == firstHash, "status");
         uint256 n = 0;
         for (; vm.keyExistsJson(_json, _item(path, "by_first", n)); ++n) {
             eq(checkpoints.committeeOf(owner, _db), firstHash, "still the first");

@@ -89,6 +89,7 @@ contract GasTest is World {
         _checkpoint(4, SUBMIT_4_MAX);
         _checkpoint(16, SUBMIT_16_MAX);
         _accuse();
+        _place();
         vm.writeFile(
             "../docs/gas.md",
             string.concat(
@@ -136,6 +137,38 @@ contract GasTest is World {
         vm.prank(challenger);
         equivocation.accuse(e, "salt");
         _row("Equivocation.accuse");
+    }
+
+    /// @dev 4 seats and 2 standbys of 12 nodes, and of 600 slots of which every third is free.
+    function _place() private {
+        for (uint256 i = 0; i < 600; ++i) {
+            bytes32 node = keccak256(abi.encode("place", i));
+            address by = address(uint160(0x20000 + i));
+            vm.prank(by);
+            registry.register(node, "/ip4/127.0.0.1/tcp/1");
+            fund(node, STAKE_MIN);
+            vm.mockCall(address(registry), abi.encodeCall(registry.voteKeyOf, (node)), abi.encode(keccak256("key")));
+            vm.prank(by);
+            placement.announce(node);
+            if (i == 11) _row("Placement.announce");
+            if (i == 11) _draw(bytes16(uint128(1)), ", 4 seats and 2 standbys of 12 nodes");
+        }
+        for (uint256 i = 0; i < 600; i += 3) {
+            vm.prank(address(uint160(0x20000 + i)));
+            placement.withdraw(keccak256(abi.encode("place", i)));
+        }
+        _draw(bytes16(uint128(2)), ", 4 seats and 2 standbys of 400 nodes in 600 slots");
+    }
+
+    function _draw(bytes16 db, string memory name) private {
+        vm.roll(block.number + 1);
+        placement.request(db, 4, 2);
+        _row(string.concat("Placement.request", name));
+        uint256 seedBlock = placement.requestOf(address(this), db).seedBlock;
+        vm.roll(seedBlock + 1);
+        vm.setBlockhash(seedBlock, keccak256(abi.encode("beacon", db)));
+        placement.settle(address(this), db);
+        _row(string.concat("Placement.settle", name));
     }
 
     function _notarize(IEquivocation.Evidence memory e, bytes32 block_)

@@ -9,6 +9,7 @@ import {FluToken} from "../src/FluToken.sol";
 import {Groth16Verifier} from "../src/Groth16Verifier.sol";
 import {Holdings} from "../src/Holdings.sol";
 import {NodeRegistry} from "../src/NodeRegistry.sol";
+import {Placement} from "../src/Placement.sol";
 import {IEpochProofs} from "../src/interfaces/IEpochProofs.sol";
 import {Base} from "./Base.t.sol";
 import {Toy} from "./Toy.sol";
@@ -27,6 +28,7 @@ abstract contract World is Base {
     uint64 internal constant THAW_BLOCKS = 200;
     uint16 internal constant PROOFS = 2;
     uint96 internal constant STAKE_MIN = 100e18;
+    uint64 internal constant SEED_BLOCKS = 3;
     uint96 internal constant BOND_MIN = 0.01 ether;
 
     FluToken internal flu;
@@ -35,6 +37,7 @@ abstract contract World is Base {
     EpochProofs internal proofs;
     Equivocation internal equivocation;
     Checkpoints internal checkpoints;
+    Placement internal placement;
     Groth16Verifier internal verifier;
     address internal owner;
     address internal operator;
@@ -60,6 +63,7 @@ abstract contract World is Base {
         proofs = new EpochProofs(registry, collateral, hasher, verifier, rangeSums, params());
         equivocation = new Equivocation(registry, collateral);
         checkpoints = new Checkpoints();
+        placement = new Placement(registry, collateral, SEED_BLOCKS, STAKE_MIN);
         vm.deal(challenger, 100 ether);
     }
 

@@ -32,6 +32,8 @@ tags! {
     SEAT = "FLU/crypto/seat/v1";
     /// Seed of the storage proof with which a newcomer shows that it has everything.
     READINESS = "FLU/consensus/readiness/v1";
+    /// Seed of the draw of a database's members.
+    PLACEMENT = "FLU/crypto/placement/v1";
     /// A node's signature on what it says of itself over the network.
     NODE_STATUS = "FLU/node/status/v1";
     /// Root key to table key.

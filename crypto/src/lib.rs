@@ -10,6 +10,7 @@ pub mod field;
 pub mod ggm;
 pub mod keys;
 pub mod mask;
+pub mod placement;
 pub mod poseidon2;
 pub mod roots;
 pub mod secret;

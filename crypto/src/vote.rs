@@ -214,6 +214,50 @@ pub fn verify_vote(
     }
 }
 
+/// Whether two votes of one view are such that no honest member gives both: two different proposals notarized, two different proposals
+/// finalized, or one finalized and the view skipped. It may notarize and then skip the view, or finalize what it notarized.
+#[must_use]
+pub fn conflict(first: &Vote, second: &Vote) -> bool {
+    match (first, second) {
+        (Vote::Notarize { .. }, Vote::Notarize { .. }) | (Vote::Finalize { .. }, Vote::Finalize { .. }) => {
+            first != second
+        }
+        (Vote::Nullify, Vote::Finalize { .. }) | (Vote::Finalize { .. }, Vote::Nullify) => true,
+        _ => false,
+    }
+}
+
+/// The coordinates of a point as EIP-2537 writes it, each without its 16 bytes of padding.
+fn coordinates(point: &[u8]) -> Option<Vec<&[u8]>> {
+    point.chunks_exact(64).map(|fp| fp[..16].iter().all(|b| *b == 0).then_some(&fp[16..])).collect()
+}
+
+/// Checks one vote whose key and signature are given as EIP-2537 writes them, as the contract `Equivocation` does.
+///
+/// # Errors
+/// [`SignError::Malformed`] for bytes that are no point of their group; [`SignError::Node`] where the vote is not by this key.
+pub fn verify_vote_eip2537(
+    node: &NodeId,
+    key: &[u8; 256],
+    db: DatabaseId,
+    epoch: u64,
+    view: u64,
+    vote: Vote,
+    by: &[u8; 128],
+) -> Result<(), SignError> {
+    let no_key = || SignError::Malformed("a vote key is no point of the group");
+    let no_vote = || SignError::Malformed("a vote is no point of the group");
+    let x = coordinates(key).ok_or_else(no_key)?;
+    let key = PublicKey::deserialize(&[x[1], x[0], x[3], x[2]].concat()).map_err(|_| no_key())?;
+    key.validate().map_err(|_| no_key())?;
+    let by = Signature::deserialize(&coordinates(by).ok_or_else(no_vote)?.concat()).map_err(|_| no_vote())?;
+    by.validate(true).map_err(|_| no_vote())?;
+    match by.verify(false, &vote_message(db, epoch, view, vote), VOTE_SUITE, &[], &key, false) {
+        BLST_ERROR::BLST_SUCCESS => Ok(()),
+        _ => Err(SignError::Node(*node)),
+    }
+}
+
 /// Adds votes up.
 ///
 /// # Errors

@@ -29,5 +29,6 @@ contract!(collateral, Collateral, "../artifacts/Collateral.json");
 contract!(holdings, Holdings, "../artifacts/Holdings.json");
 contract!(epoch_proofs, EpochProofs, "../artifacts/EpochProofs.json");
 contract!(checkpoints, Checkpoints, "../artifacts/Checkpoints.json");
+contract!(placement, Placement, "../artifacts/Placement.json");
 contract!(equivocation, Equivocation, "../artifacts/Equivocation.json");
 pub use epoch_proofs::IEpochProofs;

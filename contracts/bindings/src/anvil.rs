@@ -3,8 +3,9 @@
 //! Rule    the port is the operating system's choice (`--port 0`), read from what anvil prints; the child dies with this value.
 //! Why     hard fork Prague: the contracts need the precompiles of EIP-2537. Chain id 31337, on which dev keys are allowed.
 
+use crate::connection::connect_provider;
 use crate::error::ChainError;
-use crate::{Connection, Provider, chain::connect_provider};
+use crate::{Connection, Provider};
 use alloy::primitives::{B256, U256};
 use alloy::providers::Provider as _;
 use fluence_types::Address;

@@ -4,12 +4,13 @@
 //!         computed from the deployer's nonce; each refuses to be built where another is named.
 
 use crate::abi::{
-    Checkpoints, Collateral, EpochProofs, Equivocation, FluToken, Groth16Verifier, Holdings, IEpochProofs, NodeRegistry,
+    Checkpoints, Collateral, EpochProofs, Equivocation, FluToken, Groth16Verifier, Holdings, IEpochProofs,
+    NodeRegistry, Placement,
 };
-use crate::chain::Connection;
+use crate::connection::Connection;
 use crate::error::ChainError;
-use alloy::primitives::Bytes;
 use alloy::primitives::aliases::U96;
+use alloy::primitives::{Bytes, U256};
 use alloy::providers::Provider as _;
 use fluence_types::Address;
 use fluence_types::shape::{CircuitId, StorageShape};
@@ -45,6 +46,8 @@ pub struct ChainParams {
     pub stake_min: u128,
     /// Least bond of a challenge, in wei.
     pub bond_min: u128,
+    /// Blocks from a request for members to the one whose hash draws them; at least 1.
+    pub seed_blocks: u64,
 }
 
 impl ChainParams {
@@ -60,8 +63,9 @@ impl ChainParams {
         stake_per_page: FLU / 1000,
         stake_min: 100 * FLU,
         bond_min: 10_000_000_000_000_000,
+        seed_blocks: 2,
     };
-    /// For blocks of 12 seconds: an hour, 10 minutes, a day, half an hour, a minute a proof, a week.
+    /// For blocks of 12 seconds: an hour, 10 minutes, a day, half an hour, a minute a proof, a week; 3 minutes to a draw.
     pub const HOURLY: Self = Self {
         epoch_blocks: 300,
         margin_blocks: 50,
@@ -73,6 +77,7 @@ impl ChainParams {
         stake_per_page: FLU / 1000,
         stake_min: 100 * FLU,
         bond_min: 10_000_000_000_000_000,
+        seed_blocks: 16,
     };
 }
 
@@ -111,6 +116,8 @@ pub struct Deployment {
     pub equivocation: Address,
     /// Checkpoints of clusters.
     pub checkpoints: Address,
+    /// Placement of databases onto nodes.
+    pub placement: Address,
     /// Groth16Verifier by circuit.
     pub verifiers: BTreeMap<CircuitId, Address>,
     /// The numbers it was deployed with.
@@ -146,7 +153,7 @@ impl Deployment {
     }
 }
 
-/// Deploys token, verifiers, holdings hasher, registry, collateral, epoch proofs, equivocation and checkpoints. The sender gets the whole supply of FLU.
+/// Deploys token, verifiers, holdings hasher, registry, collateral, epoch proofs, equivocation, checkpoints and placement. The sender gets the whole supply of FLU.
 ///
 /// # Errors
 /// [`ChainError::Setup`] where `keys` has not exactly one storage circuit; [`ChainError::Refused`] where a constructor reverts, as
@@ -201,6 +208,9 @@ pub async fn deploy_all(
     let call = Equivocation::deploy_builder(provider, registry, collateral);
     let equivocation = from.deploy("deploy Equivocation", call).await?.0;
     let checkpoints = from.deploy("deploy Checkpoints", Checkpoints::deploy_builder(provider)).await?.0;
+    let call =
+        Placement::deploy_builder(provider, registry, collateral, params.seed_blocks, U256::from(params.stake_min));
+    let placement = from.deploy("deploy Placement", call).await?.0;
     let ours = |a: alloy::primitives::Address| Address::from_bytes(a.into_array());
     Ok(Deployment {
         chain_id: from.chain_id().await?,
@@ -213,6 +223,7 @@ pub async fn deploy_all(
         epoch_proofs: ours(epoch_proofs),
         equivocation: ours(equivocation),
         checkpoints: ours(checkpoints),
+        placement: ours(placement),
         verifiers: verifiers.into_iter().map(|(c, a)| (c, ours(a))).collect(),
         params: *params,
         storage: CircuitId::Storage(shape),

@@ -1,7 +1,7 @@
 //! Why the chain said no, with the contract's own error by name.
 
 use crate::abi::{
-    Checkpoints, Collateral, EpochProofs, Equivocation, FluToken, Groth16Verifier, Holdings, NodeRegistry,
+    Checkpoints, Collateral, EpochProofs, Equivocation, FluToken, Groth16Verifier, Holdings, NodeRegistry, Placement,
 };
 use alloy::primitives::Bytes;
 use alloy::sol_types::{Panic, Revert, SolError, SolInterface};
@@ -133,6 +133,7 @@ fn name_revert(data: &[u8]) -> (String, String) {
         .or_else(|| of::<Groth16Verifier::Groth16VerifierErrors>(data))
         .or_else(|| of::<Checkpoints::CheckpointsErrors>(data))
         .or_else(|| of::<Equivocation::EquivocationErrors>(data))
+        .or_else(|| of::<Placement::PlacementErrors>(data))
         .or_else(|| of::<FluToken::FluTokenErrors>(data))
         .or_else(|| of::<Holdings::HoldingsErrors>(data))
         .or_else(|| Revert::abi_decode(data).ok().map(|r| ("Revert".to_owned(), r.reason)))

@@ -7,13 +7,18 @@ use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
 use fluence_bindings::anvil::{Anvil, AnvilConfig, find};
 use fluence_bindings::{
-    Chain, ChainError, ChainParams, ChallengeStatus, Connection, Deployment, NodeStatus, Registration, VerifierKey,
-    VoteFor, deploy_all,
+    Chain, ChainError, ChainParams, ChallengeStatus, Connection, Deployment, NodeStatus, Registration, SignHash,
+    VerifierKey, VoteFor, deploy_all,
 };
+use fluence_crypto::placement::{self, PlacementSeed};
+use fluence_crypto::secret::Secret;
+use fluence_crypto::sign::NodeKey;
+use fluence_crypto::vote::{signature_eip2537, vote_key_eip2537};
 use fluence_types::op::OwnerSignature;
 use fluence_types::shape::{CircuitId, RangeSumShape, StorageShape};
 use fluence_types::{Address, DatabaseId, DbRoot, Epoch, FieldBytes, Height, NodeId};
 use std::path::Path;
+use std::sync::Arc;
 
 const FLU: u128 = 1_000_000_000_000_000_000;
 /// What a transaction that verifies a proof may cost, calldata included (issue 2).
@@ -297,6 +302,77 @@ async fn conflicting_votes_cost_a_node_everything_and_others_nothing() {
     let events = treasury.equivocation_events(0).await.unwrap();
     assert_eq!((events.len(), events[0].node, events[0].slashed), (1, node, 1_000 * FLU));
     assert_eq!(accuser.accuse(&proven[1], [4; 32]).await.unwrap_err().refusal(), Some("AlreadyProven"));
+}
+
+/// A node of operator `account` with a vote key, its collateral, and a place on the list.
+async fn offer(anvil: &Anvil, treasury: &Chain, account: usize, byte: u8) -> NodeId {
+    let key = NodeKey::new(Secret::new([byte; 32]));
+    let operator = join(anvil, treasury, account, key.id()).await;
+    let refused = operator.announce_node(&key.id()).await.unwrap_err();
+    assert_eq!(refused.refusal(), Some("VoteKeyMissing"));
+    let member = key.member();
+    let (point, possession) = (vote_key_eip2537(&member).unwrap(), signature_eip2537(&member.possession).unwrap());
+    operator.register_vote_key(&key.id(), &point, &possession).await.unwrap();
+    operator.announce_node(&key.id()).await.unwrap();
+    assert!(operator.is_announced(&key.id()).await.unwrap());
+    key.id()
+}
+
+#[tokio::test]
+async fn members_are_drawn_by_a_later_block_as_they_are_computed_here() {
+    let Some(anvil) = anvil(|_| {}) else { return };
+    let deployer = connection(&anvil, 0);
+    let deployment = deploy_all(&deployer, &ChainParams::LOCAL, &toy_keys(&deployer).await).await.unwrap();
+    let treasury = Chain::open(deployer, deployment.clone()).await.unwrap();
+    // The owner's key signs elsewhere: the account is a closure.
+    let (signer, address) = owner();
+    anvil.fund(&address, 1_000_000_000_000_000_000).await.unwrap();
+    let sign: SignHash = Arc::new(move |hash| sign(&signer, hash));
+    let owner = Connection::signing(anvil.rpc_url(), address, sign).unwrap();
+    let owner = Chain::open(owner, deployment.clone()).await.unwrap();
+
+    let db = DatabaseId::from_bytes([7; 16]);
+    assert_eq!(owner.request_placement(&db, 4, 2).await.unwrap_err().refusal(), Some("TooFewOperators"));
+    let mut nodes = Vec::new();
+    for account in 1..=5 {
+        nodes.push(offer(&anvil, &treasury, account, account as u8).await);
+    }
+    // A second node of an operator that has one.
+    nodes.push(offer(&anvil, &treasury, 5, 6).await);
+    assert_eq!(owner.placement_request(&address, &db).await.unwrap(), None);
+    owner.request_placement(&db, 4, 2).await.unwrap();
+    assert_eq!(owner.request_placement(&db, 4, 2).await.unwrap_err().refusal(), Some("AlreadyRequested"));
+    assert_eq!(treasury.settle_placement(&address, &db).await.unwrap_err().refusal(), Some("SeedNotYet"));
+    anvil.mine(deployment.params.seed_blocks + 1).await.unwrap();
+    let request = owner.placement_request(&address, &db).await.unwrap().unwrap();
+    assert_eq!((request.seats, request.standbys, request.slots, request.settled_at), (4, 2, 6, None));
+
+    let seed = placement::seed(&PlacementSeed {
+        chain_id: deployment.chain_id,
+        contract: deployment.placement,
+        owner: address,
+        db,
+        beacon: owner.block_hash(request.seed_block).await.unwrap().unwrap(),
+    });
+    let list = owner.placement_candidates(&request, owner.connection().block_number().await.unwrap()).await.unwrap();
+    let operators: Vec<_> = list.iter().map(|c| c.operator).collect();
+    let order: Vec<_> = placement::draw(&seed, &operators, 6).into_iter().map(|slot| list[slot].node).collect();
+    assert_eq!(order.len(), 5, "five operators, six nodes");
+    // A stranger settles: it is the same draw.
+    let sent = treasury.settle_placement(&address, &db).await.unwrap();
+    println!("settle: {} gas", sent.gas);
+    assert_eq!(owner.placement_preview(&address, &db).await.unwrap(), (seed, order.clone()));
+    assert_eq!(treasury.settle_placement(&address, &db).await.unwrap_err().refusal(), Some("AlreadySettled"));
+    assert_eq!(owner.placement_requests(&address).await.unwrap(), 1);
+
+    // Who thaws its collateral may be taken off the list by anybody; who did not, not.
+    let operator = chain(&anvil, 1, &deployment).await;
+    assert_eq!(treasury.evict_node(&nodes[0]).await.unwrap_err().refusal(), Some("StillFit"));
+    operator.thaw(&nodes[0], 950 * FLU).await.unwrap();
+    treasury.evict_node(&nodes[0]).await.unwrap();
+    chain(&anvil, 2, &deployment).await.withdraw_node(&nodes[1]).await.unwrap();
+    assert!(!treasury.is_announced(&nodes[0]).await.unwrap() && !treasury.is_announced(&nodes[1]).await.unwrap());
+    assert_eq!(owner.placement_preview(&address, &db).await.unwrap().1, order, "settled for good");
 }
 
 #[tokio::test]

@@ -77,6 +77,13 @@ interface ICheckpoints {
     /// @notice The last checkpoint of a cluster; reverts where nobody opened it.
     function latest(address owner, bytes16 db) external view returns (Checkpoint memory);
 
+    /// @notice Where a cluster stands: the last height accepted (0 before the first), the Ethereum block of that or of the opening, and
+    /// the hash of the committee that may certify next. Reverts where nobody opened it.
+    function statusOf(address owner, bytes16 db)
+        external
+        view
+        returns (uint64 height, uint64 acceptedAt, bytes32 committee);
+
     /// @notice Hash of the committee that may certify next: `crypto::vote::members_hash`.
     function committeeOf(address owner, bytes16 db) external view returns (bytes32);
 }

@@ -471,3 +471,58 @@ fn keys_messages_votes_hashes_and_certificates_are_those_of_the_vectors() {
         assert_eq!(signature_eip2537(&certificate.signature).unwrap(), bytes(&v["signatureEip2537"]));
     }
 }
+
+#[test]
+fn two_votes_conflict_as_the_contract_says() {
+    let notarize = |i| Vote::Notarize { parent_view: 1, block: BlockHash::from_bytes([i; 32]) };
+    let finalize = |i| Vote::Finalize { parent_view: 1, block: BlockHash::from_bytes([i; 32]) };
+    let later = Vote::Notarize { parent_view: 2, block: BlockHash::from_bytes([1; 32]) };
+    for (a, b) in
+        [(notarize(1), notarize(2)), (notarize(1), later), (finalize(1), finalize(2)), (finalize(1), Vote::Nullify)]
+    {
+        assert!(conflict(&a, &b) && conflict(&b, &a), "{a:?} {b:?}");
+    }
+    let honest = [
+        (notarize(1), notarize(1)),
+        (finalize(1), finalize(1)),
+        (Vote::Nullify, Vote::Nullify),
+        (notarize(1), finalize(1)),
+        (notarize(1), finalize(2)),
+        (notarize(1), Vote::Nullify),
+    ];
+    for (a, b) in honest {
+        assert!(!conflict(&a, &b) && !conflict(&b, &a), "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn votes_in_the_chains_encoding_verify_and_changed_ones_do_not() {
+    let key = crate::sign::NodeKey::new(crate::secret::Secret::new([5; 32]));
+    let (db, node) = (DatabaseId::from_bytes([9; 16]), key.id());
+    let vote = Vote::Notarize { parent_view: 6, block: BlockHash::from_bytes([3; 32]) };
+    let point = vote_key_eip2537(&key.member()).unwrap();
+    let by = signature_eip2537(&key.vote().sign(db, 4, 7, vote)).unwrap();
+    let check = |point: &[u8; 256], epoch, view, vote, by: &[u8; 128]| {
+        verify_vote_eip2537(&node, point, db, epoch, view, vote, by)
+    };
+    assert_eq!(check(&point, 4, 7, vote, &by), Ok(()));
+    assert_eq!(check(&point, 4, 8, vote, &by), Err(SignError::Node(node)));
+    assert_eq!(check(&point, 5, 7, vote, &by), Err(SignError::Node(node)));
+    assert_eq!(check(&point, 4, 7, Vote::Nullify, &by), Err(SignError::Node(node)));
+    let other = crate::sign::NodeKey::new(crate::secret::Secret::new([6; 32]));
+    let others = vote_key_eip2537(&other.member()).unwrap();
+    assert_eq!(check(&others, 4, 7, vote, &by), Err(SignError::Node(node)));
+    // Padding, infinity, and points off the curve.
+    for at in [0, 15, 64, 127] {
+        let mut padded = by;
+        padded[at] ^= 1;
+        assert!(matches!(check(&point, 4, 7, vote, &padded), Err(SignError::Malformed(_))), "signature byte {at}");
+    }
+    for at in [0, 63, 128, 200] {
+        let mut padded = point;
+        padded[at] ^= 1;
+        assert!(matches!(check(&padded, 4, 7, vote, &by), Err(SignError::Malformed(_))), "key byte {at}");
+    }
+    assert!(matches!(check(&[0; 256], 4, 7, vote, &by), Err(SignError::Malformed(_))));
+    assert!(matches!(check(&point, 4, 7, vote, &[0; 128]), Err(SignError::Malformed(_))));
+}

@@ -3,8 +3,9 @@
 //! Rule    points are given as EIP-2537 writes them (`crypto::vote::{vote_key_eip2537, signature_eip2537}`): no curve is known here. A
 //!         certificate or evidence is simulated first, so that a refused one costs nothing.
 
-use super::{Chain, Sent, b128, b256, db_of, flu_of, node_of, ours, root_of, theirs};
+use super::{Chain, b128, b256, db_of, flu_of, node_of, ours, root_of, theirs};
 use crate::abi::{Checkpoints, Equivocation, NodeRegistry, checkpoints, equivocation};
+use crate::connection::Sent;
 use crate::error::ChainError;
 use crate::events::query;
 use alloy::primitives::{B256, Bytes};
@@ -51,6 +52,18 @@ pub struct CertifiedCheckpoint {
     pub timestamp_ms: u64,
     /// The Ethereum block in which it was accepted.
     pub accepted_at: u64,
+}
+
+/// How far the chain is with a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct ClusterOnChain {
+    /// The last block whose certificate was accepted; 0 before the first.
+    pub height: Height,
+    /// The Ethereum block of that, or of the opening.
+    pub accepted_at: u64,
+    /// Hash of the committee that may certify next: `crypto::vote::members_hash`.
+    #[serde(with = "hex::serde")]
+    pub committee: [u8; 32],
 }
 
 /// What a vote is for.
@@ -216,6 +229,23 @@ impl Chain {
             timestamp_ms: c.timestampMs,
             accepted_at: c.acceptedAt,
         }))
+    }
+
+    /// How far the chain is with a cluster, read at one block; `None` where nobody opened it.
+    ///
+    /// # Errors
+    /// [`ChainError::Rpc`].
+    pub async fn cluster_status(&self, owner: &Address, db: &DatabaseId) -> Result<Option<ClusterOnChain>, ChainError> {
+        let contract = contract!(self, Checkpoints, checkpoints);
+        match view!("cluster", contract.statusOf(theirs(*owner), b128(db))) {
+            Ok(s) => Ok(Some(ClusterOnChain {
+                height: Height(s.height),
+                accepted_at: s.acceptedAt,
+                committee: s.committee.0,
+            })),
+            Err(e) if e.refusal() == Some("ClusterUnknown") => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// Hash of the committee that may certify next.
