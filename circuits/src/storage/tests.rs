@@ -510,3 +510,31 @@ fn depth_that_a_shape_does_not_hold_is_refused() {
     assert!(!broken(&circuit, &[]).is_empty());
     assert_eq!(circuit.id(), CircuitId::Storage(ONE));
 }
+
+/// Where the constraints of a shape go; `docs/storage-shapes.md` shows these numbers.
+#[test]
+fn constraints_of_the_production_shape_are_counted_by_purpose() {
+    let inner = ark_relations::gr1cs::ConstraintSystem::new_ref();
+    inner.set_mode(ark_relations::gr1cs::SynthesisMode::Setup);
+    let mut cs = crate::r1cs::Cs::new(inner);
+    StorageCircuit::blank(StorageShape::PRODUCTION).synthesize(&mut cs).unwrap();
+    let purpose = |name: &str| match name {
+        "poseidon2" => "hashing",
+        "sum weight below 2^40" => "weights of siblings",
+        "challenge bits" | "canonical" => "bits of the challenge",
+        "place by size" | "database by number" | "place in database" => "places",
+        "tree child" | "tree level" | "cell index" | "cell index below cells" => "path in the segment",
+        _ if name.starts_with("sum ") || name.contains("level") || name.starts_with("segment cells") => {
+            "paths of sums, depth"
+        }
+        _ => "other",
+    };
+    let mut counts = std::collections::BTreeMap::new();
+    cs.names.iter().for_each(|n| *counts.entry(purpose(n)).or_insert(0usize) += 1);
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/storage-shapes.md")).unwrap();
+    for (purpose, count) in &counts {
+        let shown = page.lines().find_map(|l| l.strip_prefix(&format!("| {purpose} | "))?.split(' ').next());
+        assert_eq!(shown.map(|s| s.replace(',', "")), Some(count.to_string()), "{purpose} of {counts:?}");
+    }
+    assert_eq!(counts.values().sum::<usize>(), 154_321);
+}
