@@ -23,6 +23,7 @@ use fluence_types::limits::{BLOCK_BYTES_MAX, BLOCK_OPS_MAX, EXECUTION_LAG_MAX};
 use fluence_types::{BlockHash, DatabaseId, Height, OpId};
 use futures::StreamExt;
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     /// The last block executed.
     pub(crate) head: watch::Sender<Height>,
     pub(crate) timing: Timing,
+    /// The epoch at hand is a quiet one.
+    pub(crate) quiet: AtomicBool,
     pub(crate) planted: Planted,
     /// Told when segments are missing.
     pub(crate) missing: Notify,
@@ -53,7 +56,14 @@ impl Shared {
     pub(crate) fn new(db: DatabaseId, engine: Arc<Engine>, mempool: Mempool, timing: Timing, planted: Planted) -> Self {
         let head = engine.head(db).map_or(Height(0), |h| h.height);
         let (missing, snapshots, checked) = (Notify::new(), Arc::default(), Mutex::default());
-        Self { db, engine, mempool, head: watch::Sender::new(head), timing, planted, missing, snapshots, checked }
+        let (head, quiet) = (watch::Sender::new(head), AtomicBool::new(false));
+        Self { db, engine, mempool, head, timing, quiet, planted, missing, snapshots, checked }
+    }
+
+    /// How long a leader with nothing to propose waits. Where somebody is to come or to go, others wait for blocks.
+    fn idle(&self) -> Duration {
+        let changing = || self.engine.view(self.db).is_ok_and(|view| view.wish().is_some());
+        if self.quiet.load(Ordering::Relaxed) && !changing() { self.timing.quiet } else { self.timing.idle }
     }
 
     pub(crate) fn head(&self) -> Head {
@@ -223,7 +233,8 @@ impl<E: Clock + 'static> Application<E> for App {
             flying.0.push((b.inner().header().height, ops));
             block = ancestry.next().await;
         }
-        let until = clock.current() + self.shared.timing.idle;
+        let idle = self.shared.idle();
+        let until = clock.current() + idle;
         loop {
             head.borrow_and_update();
             mempool.borrow_and_update();
@@ -233,7 +244,7 @@ impl<E: Clock + 'static> Application<E> for App {
                 let digest = crate::block::digest(&block.hash());
                 return Some(Digested::precomputed(block, digest));
             }
-            let wake = if now >= until { now + self.shared.timing.idle } else { until };
+            let wake = if now >= until { now + idle } else { until };
             let timer = std::pin::pin!(clock.sleep_until(wake));
             let (executed, added) = (std::pin::pin!(head.changed()), std::pin::pin!(mempool.changed()));
             futures::future::select(futures::future::select(executed, added), timer).await;

@@ -2,6 +2,8 @@
 //!
 //! Rule     a new epoch's engine starts when the block that ends the one before is executed. A peer that speaks of a later epoch makes us
 //!          fetch that block. An engine whose vote journal is gone does not vote again in its epoch: it may have voted already.
+//! Quiet    an epoch after one in which nothing happened is slower: a leader with nothing to say holds its proposal longer, and is waited for
+//!          longer. An operation is proposed at once there too.
 //! Source   DESIGN section 7; commonware monorepo issue 2456
 
 use crate::app::{App, Shared};
@@ -33,6 +35,7 @@ use fluence_types::limits::EPOCH_BLOCKS;
 use fluence_types::{BlockHash, Height, NodeId};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::mpsc;
@@ -151,6 +154,16 @@ impl<E: Runtime, B: Blocker<PublicKey = Identity>> Epochs<E, B> {
         true
     }
 
+    /// Whether nothing changed the root in the epoch before. All members see the same log, so all give this epoch the same times; one that
+    /// lacks the record is only less patient than the others.
+    fn is_quiet(&self, epoch: u64) -> bool {
+        let root =
+            |height| self.shared.engine.block_record(self.shared.db, Height(height)).ok().flatten().map(|r| r.root);
+        // Its last block, and the last one of the epoch before that.
+        let last = |epoch: u64| root((epoch + 1) * EPOCH_BLOCKS - 1);
+        epoch >= 2 && last(epoch - 1).is_some_and(|r| Some(r) == last(epoch - 2))
+    }
+
     async fn enter<S: Sender<PublicKey = Identity>>(
         &mut self,
         epoch: u64,
@@ -195,7 +208,9 @@ impl<E: Runtime, B: Blocker<PublicKey = Identity>> Epochs<E, B> {
             }),
             events: self.events.clone(),
         };
-        let timing = &self.shared.timing;
+        let quiet = self.is_quiet(epoch);
+        self.shared.quiet.store(quiet, Ordering::Relaxed);
+        let timing = self.shared.timing.of_epoch(quiet);
         let engine = Simplex::new(
             self.context.child("simplex").with_attribute("epoch", epoch),
             simplex::Config {
@@ -227,7 +242,7 @@ impl<E: Runtime, B: Blocker<PublicKey = Identity>> Epochs<E, B> {
         let vote = votes.register(epoch).await.ok()?;
         let certificate = certificates.register(epoch).await.ok()?;
         let resolver = resolvers.register(epoch).await.ok()?;
-        tracing::info!(%db, epoch, voting, "consensus epoch begins");
+        tracing::info!(%db, epoch, voting, quiet, "consensus epoch begins");
         Some(engine.start(vote, certificate, resolver))
     }
 }

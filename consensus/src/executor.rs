@@ -14,6 +14,7 @@ use commonware_consensus::marshal::core::Mailbox;
 use commonware_consensus::marshal::standard::Standard;
 use commonware_consensus::types::Height as ConsensusHeight;
 use commonware_utils::Acknowledgement;
+use fluence_engine::ApplyError;
 use fluence_types::block::{Certificate, ends_epoch, epoch_of};
 use fluence_types::limits::EXECUTION_LAG_MAX;
 use fluence_types::op::OpReceipt;
@@ -144,6 +145,15 @@ impl Desk {
     }
 }
 
+/// Why a finalized block cannot be executed.
+#[derive(Debug)]
+enum Stuck {
+    /// We and the quorum differ.
+    Differs(String),
+    /// Our own disk.
+    Store(String),
+}
+
 /// The executing half of a replica.
 pub(crate) struct Executor {
     pub(crate) shared: Arc<Shared>,
@@ -170,10 +180,13 @@ impl Executor {
                     *finalized = (*finalized).max(Height(height.get()));
                 }
                 Update::Block(block, acknowledgement) => {
-                    if let Err(why) = self.execute(block.inner()) {
+                    if let Err(stuck) = self.execute(block.inner()) {
                         let height = block.inner().header().height;
-                        tracing::error!(db = %self.shared.db, %height, %why, "the replica stops: a finalized block cannot be executed");
-                        let _ = self.events.send(Event::Diverged { height, why });
+                        tracing::error!(db = %self.shared.db, %height, ?stuck, "the replica stops: a finalized block cannot be executed");
+                        let _ = self.events.send(match stuck {
+                            Stuck::Differs(why) => Event::Diverged { height, why },
+                            Stuck::Store(why) => Event::Failed { height, why },
+                        });
                         return;
                     }
                     acknowledgement.acknowledge();
@@ -183,12 +196,15 @@ impl Executor {
         }
     }
 
-    fn execute(&self, block: &ClusterBlock) -> Result<(), String> {
+    fn execute(&self, block: &ClusterBlock) -> Result<(), Stuck> {
         let shared = &self.shared;
-        let checked = shared.check(block)?;
-        let applied = shared.engine.apply(&checked).map_err(|e| e.to_string())?;
+        let checked = shared.check(block).map_err(Stuck::Differs)?;
+        let applied = shared.engine.apply(&checked).map_err(|e| match e {
+            ApplyError::Store(e) => Stuck::Store(e.to_string()),
+            other => Stuck::Differs(other.to_string()),
+        })?;
         let height = block.header().height;
-        let view = shared.engine.view(shared.db).map_err(|e| e.to_string())?;
+        let view = shared.engine.view(shared.db).map_err(|e| Stuck::Store(e.to_string()))?;
         let done = block.block().ops.iter().map(|op| fluence_crypto::sign::op_id(&op.unsigned));
         let passed = shared.mempool.executed(done, |writer| view.writer(writer).next_sequence);
         self.desk.give_up(&passed);

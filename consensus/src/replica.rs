@@ -72,6 +72,8 @@ pub struct Channels<S, R> {
 pub struct Timing {
     /// How long a leader with nothing to propose waits.
     pub idle: Duration,
+    /// The same in a quiet epoch: one after an epoch in which the root stayed as it was. Leaders may take longer there by the difference.
+    pub quiet: Duration,
     /// How long a leader may take.
     pub leader: Duration,
     /// How long a view may take.
@@ -94,6 +96,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             idle: Duration::from_secs(1),
+            quiet: Duration::from_secs(4),
             leader: Duration::from_secs(2),
             certification: Duration::from_secs(3),
             retry: Duration::from_secs(3),
@@ -102,6 +105,21 @@ impl Default for Timing {
             again: Duration::from_secs(2),
             expiry: Duration::from_secs(120),
             missing: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Timing {
+    /// The times of an epoch. A leader that holds its proposal longer must not be taken for one that is gone.
+    #[must_use]
+    pub fn of_epoch(self, quiet: bool) -> Self {
+        let more = if quiet { self.quiet.saturating_sub(self.idle) } else { Duration::ZERO };
+        Self {
+            leader: self.leader + more,
+            certification: self.certification + more,
+            retry: self.retry + more,
+            skip: self.skip + more,
+            ..self
         }
     }
 }

@@ -50,6 +50,13 @@ pub enum Event {
         /// What differs.
         why: String,
     },
+    /// Our own store does not take a finalized block: a full disk, say. The replica has stopped; nothing is lost, for the block comes again.
+    Failed {
+        /// The block.
+        height: Height,
+        /// What the store said.
+        why: String,
+    },
 }
 
 /// Two votes of one member that no honest member gives, for one epoch and view.

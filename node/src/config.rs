@@ -125,21 +125,32 @@ impl Default for StoreConfig {
     }
 }
 
+/// A member is not called missing before so many times what a leader may take in a quiet cluster.
+const MISSING_LEADERS_MIN: u32 = 4;
+
+/// Longest time between two blocks of a quiet cluster: clients and members take one that is silent for longer to be gone.
+const QUIET_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// How replicas agree. All members of a cluster should have the same times.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterSettings {
     /// Milliseconds that a leader with nothing to propose waits.
     pub idle_ms: u64,
+    /// The same once nothing has happened for a whole consensus epoch (64 blocks). A leader that is gone is noticed later then, by the
+    /// difference; operations are proposed at once all the same.
+    pub quiet_ms: u64,
     /// Milliseconds that a leader may take.
     pub leader_ms: u64,
+    /// Milliseconds that a member is not heard before a standby takes its seat.
+    pub missing_ms: u64,
     /// Threads on which all replicas of the node run.
     pub threads: u32,
 }
 
 impl Default for ClusterSettings {
     fn default() -> Self {
-        Self { idle_ms: 1000, leader_ms: 2000, threads: 2 }
+        Self { idle_ms: 1000, quiet_ms: 4000, leader_ms: 2000, missing_ms: 600_000, threads: 2 }
     }
 }
 
@@ -149,12 +160,17 @@ impl ClusterSettings {
     pub fn timing(&self) -> Timing {
         let ms = std::time::Duration::from_millis;
         let leader = ms(self.leader_ms.max(100));
+        let idle = ms(self.idle_ms.max(10)).min(leader / 2);
+        let quiet = ms(self.quiet_ms).clamp(idle, QUIET_MAX);
         Timing {
-            idle: ms(self.idle_ms.max(10)).min(leader / 2),
+            idle,
+            quiet,
             leader,
             certification: leader * 3 / 2,
             retry: leader * 3 / 2,
             skip: leader * 2,
+            // A leader that is slow is not gone.
+            missing: ms(self.missing_ms).max((leader + quiet - idle) * MISSING_LEADERS_MIN),
             ..Timing::default()
         }
     }
@@ -393,6 +409,23 @@ mod tests {
         }
         assert!(matches!(StorageConfig::load(Some(Path::new("/nowhere.toml")), &[]), Err(ConfigError::NoFile(_))));
         assert!(ArbiterConfig::load(Some(file("data_dir = \"a\"\n").path()), &[]).is_err(), "an arbiter needs a chain");
+    }
+
+    #[test]
+    fn times_of_a_cluster_stay_in_an_order_that_works() {
+        for (idle_ms, quiet_ms, leader_ms, missing_ms) in
+            [(0, 0, 0, 0), (1000, 4000, 2000, 600_000), (9000, 99_000, 50, 1)]
+        {
+            let timing = ClusterSettings { idle_ms, quiet_ms, leader_ms, missing_ms, threads: 1 }.timing();
+            for quiet in [false, true] {
+                let t = timing.of_epoch(quiet);
+                let holds = if quiet { timing.quiet } else { timing.idle };
+                assert!(holds < t.leader && t.leader < t.certification && t.certification < t.skip, "{t:?}");
+                assert!(t.retry < t.skip && t.leader * 4 <= t.missing, "{t:?}");
+            }
+        }
+        let given = ClusterSettings { missing_ms: 60_000, ..ClusterSettings::default() };
+        assert_eq!(given.timing().missing.as_millis(), 60_000);
     }
 
     #[test]

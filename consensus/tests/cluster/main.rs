@@ -66,6 +66,41 @@ fn epochs_follow_each_other() {
     });
 }
 
+/// On the virtual clock.
+#[test]
+fn a_cluster_without_work_slows_down_and_an_operation_wakes_it_at_once() {
+    World::run(6, 4, |mut world| async move {
+        world.start_all().await;
+        let blocks = async |world: &World, from: u64, to: u64| {
+            world.replica(1).certified(Height(from)).await.unwrap();
+            let begun = world.now();
+            world.replica(1).certified(Height(to)).await.unwrap();
+            world.now().duration_since(begun).unwrap()
+        };
+        let at_first = blocks(&world, 70, 80).await;
+        let when_quiet = blocks(&world, 130, 140).await;
+        assert!(
+            at_first < Duration::from_secs(15) && when_quiet > Duration::from_secs(35),
+            "{at_first:?} {when_quiet:?}"
+        );
+        // Whoever leads and whoever is asked: nobody waits for the leader's time to be over.
+        for i in 0..8 {
+            let begun = world.now();
+            assert_eq!(world.act(i as usize % 4, define(i, schema(1, 1))).await.outcome, Ok(()));
+            let took = world.now().duration_since(begun).unwrap();
+            assert!(took < Duration::from_secs(2), "operation {i} took {took:?}");
+        }
+        // A member that is gone holds a quiet cluster up, and stops it no more than another.
+        world.stop(3);
+        assert_eq!(world.act(0, define(8, schema(1, 1))).await.outcome, Ok(()));
+        // The epoch after one with work is as fast as the first.
+        let after_work = blocks(&world, 200, 210).await;
+        assert!(after_work < when_quiet, "{after_work:?} {when_quiet:?}");
+        world.start(3).await;
+        world.level(Duration::from_secs(120)).await;
+    });
+}
+
 #[test]
 fn the_same_seed_gives_the_same_history() {
     let run = |seed| {

@@ -285,6 +285,11 @@ impl World {
         }
     }
 
+    /// The virtual time.
+    pub(crate) fn now(&self) -> std::time::SystemTime {
+        self.context.current()
+    }
+
     /// Whether node `i` has signed a recent certificate that node `at` knows, in an epoch where it is a member.
     pub(crate) fn signs(&self, i: usize, at: usize) -> bool {
         let Some(certificate) = self.replica(at).latest() else { return false };

@@ -288,6 +288,11 @@ impl Host {
                     self.failed.cancel();
                     return;
                 }
+                Event::Failed { height, why } => {
+                    tracing::error!(%db, %height, %why, "DISK: the store does not take a block; the node stops, and executes it after the next start");
+                    self.failed.cancel();
+                    return;
+                }
                 _ => {}
             }
         }
