@@ -2,7 +2,8 @@
 //!
 //! Order   members are asked in turn, starting with the last one that answered well; the first good answer counts. A member that has not
 //!         answered within [`SessionOptions::patience`] is not given up: the next is asked beside it, and the first good answer counts.
-//! Behind  a member at a height, or of an epoch, that was seen before is passed over; that is no lie.
+//! Behind  a member at a height, or of an epoch, that was seen before is passed over; that is no lie. Where all are behind (a committee that has
+//!         just taken over has certified nothing yet) they are asked again for a while.
 //! Lies    an answer that decodes and does not verify is kept as [`LieEvidence`], request and response as they were encoded.
 //! Change  where no member's certificate is by the committee that is known, the handovers since are fetched, checked and remembered, and
 //!         the members are asked again.
@@ -34,6 +35,9 @@ const LIES_MAX: usize = 32;
 const LIES_BYTES_MAX: usize = 64 << 20;
 /// Times that a session follows the committee while it asks one thing.
 const COMMITTEES_MAX: usize = 3;
+/// Between two looks at members of which all are behind, and how many there are: 6 s, longer than a quiet cluster takes for a block.
+const BEHIND_AGAIN: Duration = Duration::from_millis(200);
+const BEHIND_LOOKS_MAX: usize = 30;
 /// Full lists of handovers that are taken of one member: 1,024 changes of the committee.
 const LISTS_MAX: usize = 16;
 
@@ -143,6 +147,17 @@ fn other_committee(error: &ClientError) -> bool {
     matches!(error, ClientError::Answer { why, .. } if matches!(**why, AnswerError::NewCommittee { .. }))
 }
 
+/// Whether a member has not seen yet what we have seen.
+fn is_behind(error: &ClientError) -> bool {
+    match error {
+        ClientError::Behind { .. } => true,
+        ClientError::Answer { why, .. } => {
+            matches!(**why, AnswerError::OldHeight { .. } | AnswerError::OldCommittee { .. })
+        }
+        _ => false,
+    }
+}
+
 /// Whether an honest member, however slow or far behind, could not have answered so.
 pub(crate) fn is_lie(error: &ClientError) -> bool {
     match error {
@@ -207,7 +222,7 @@ impl<T: Transport> Session<T> {
         request: &Request,
         check: impl Fn(&Asked<'_>, Response) -> Result<R, ClientError>,
     ) -> Result<(NodeId, R), ClientError> {
-        let mut followed = 0;
+        let (mut followed, mut looks) = (0, 0);
         loop {
             let trust = self.trust(db)?;
             let mut failures = match self.ask_members(&trust, request, &check).await {
@@ -216,6 +231,16 @@ impl<T: Transport> Session<T> {
             };
             self.blame_failures(request, &mut failures);
             let others: Vec<NodeId> = failures.iter().filter(|f| other_committee(&f.error)).map(|f| f.node).collect();
+            let soon = |f: &Failure| is_behind(&f.error) || matches!(f.error, ClientError::Transport(_));
+            if others.is_empty()
+                && looks < BEHIND_LOOKS_MAX
+                && failures.iter().any(|f| is_behind(&f.error))
+                && failures.iter().all(soon)
+            {
+                looks += 1;
+                self.inner.transport.sleep(BEHIND_AGAIN).await;
+                continue;
+            }
             if others.is_empty() || followed == COMMITTEES_MAX {
                 return Err(gravest(failures));
             }

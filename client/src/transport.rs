@@ -60,7 +60,7 @@ pub trait Transport: Send + Sync {
     -> impl Future<Output = Result<Response, TransportError>> + Send;
 
     /// Lets time pass. A transport without a clock never wakes the caller: then a slow member is waited for as long as the transport
-    /// itself waits.
+    /// itself waits, and a cluster whose members are all behind for ever.
     fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send {
         let _ = time;
         std::future::pending()
