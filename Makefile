@@ -10,11 +10,12 @@ export CARGO_TARGET_DIR ?= $(FLUENCE_CACHE)/target
 export FLUENCE_KEYS ?= $(FLUENCE_CACHE)/keys
 FLUENCE := $(CARGO_TARGET_DIR)/debug/fluence
 
-# Seeds of `make sim`: how many, and the first.
+# Seeds of `make sim` and `make chaos`: how many, and the first.
 SEEDS ?= 100
 SEED0 ?= 1
+chaos: SEEDS = 10
 
-.PHONY: help bootstrap build demo sim test test-fast test-slow test-rocksdb check lint bench bench-compare release contracts artifacts clean
+.PHONY: help bootstrap build demo sim chaos test test-fast test-slow test-rocksdb check lint bench bench-idle bench-compare release contracts artifacts clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +36,11 @@ sim: ## clusters under faults in virtual time: SEEDS=n (how many) SEED0=n (the f
 	@scripts/bootstrap.sh rust
 	cargo build --locked -p fluence-sim
 	$(CARGO_TARGET_DIR)/debug/fluence-sim --seeds $(SEEDS) --seed0 $(SEED0) --table
+
+chaos: ## real nodes under faults, and the history checked: SEEDS=n SEED0=n; root adds full disks and cut networks
+	@scripts/bootstrap.sh rust
+	cargo build --locked -p fluence-cli -p fluence-chaos
+	$(CARGO_TARGET_DIR)/debug/fluence-chaos --fluence $(FLUENCE) --seeds $(SEEDS) --seed0 $(SEED0) --table
 
 test: ## set up everything and run every test
 	@scripts/bootstrap.sh all
@@ -59,6 +65,10 @@ lint: ## format, clippy with warnings denied, planted violations
 
 bench: ## our benches, tuned for this machine's processor
 	RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/native cargo bench --locked -p fluence-benches
+
+bench-idle: ## what 24 databases cost that nobody uses: four real nodes, four minutes
+	cargo build --locked -p fluence-cli
+	FLUENCE_BIN=$(FLUENCE) cargo bench --locked -p fluence-benches --profile dev --bench idle
 
 bench-compare: ## against other engines, in their own workspace
 	cd benches/compare && RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/compare cargo bench --locked

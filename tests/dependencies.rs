@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("benches", &["types", "crypto", "wire", "engine", "circuits", "prover", "verifier", "client"]),
     ("tests", &[]),
     ("sim", &["types", "crypto", "engine", "consensus"]),
+    ("chaos", &["types", "wire", "client"]),
 ];
 
 /// Heavy or dangerous libraries, and the crates in whose normal dependency tree they may be (with default features).
@@ -29,14 +30,27 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("fjall", &["engine", "consensus", "sim", "node", "cli", "benches"]),
     ("ark-r1cs-std", &["circuits", "prover", "node", "cli", "benches"]),
     ("ark-groth16", &["prover", "node", "cli", "benches"]),
-    ("libp2p", &["node", "cli"]),
-    ("tokio", &["consensus", "sim", "bindings", "node", "cli"]),
+    ("libp2p", &["chaos", "node", "cli"]),
+    ("tokio", &["consensus", "sim", "chaos", "bindings", "node", "cli"]),
     ("commonware-consensus", &["consensus", "sim", "node", "cli"]),
     ("alloy", &["bindings", "node", "cli"]),
-    ("arrow-array", &["client", "cli", "benches"]),
+    ("arrow-array", &["client", "chaos", "cli", "benches"]),
     (
         "ark-ff",
-        &["crypto", "engine", "consensus", "sim", "circuits", "prover", "verifier", "client", "node", "cli", "benches"],
+        &[
+            "crypto",
+            "engine",
+            "consensus",
+            "sim",
+            "circuits",
+            "prover",
+            "verifier",
+            "client",
+            "chaos",
+            "node",
+            "cli",
+            "benches",
+        ],
     ),
 ];
 
