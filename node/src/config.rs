@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 /// Why a configuration was refused.
@@ -242,6 +243,39 @@ pub struct ChainConfig {
     /// Milliseconds between looks at the chain.
     #[serde(default = "poll_ms")]
     pub poll_ms: u64,
+    /// Blocks from one certificate of a cluster on chain to the next, posted by its members in turn. None: this node posts none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_blocks: Option<NonZeroU64>,
+    /// Blocks that a member whose turn it is may take before the next one posts. The same in all members of a cluster.
+    #[serde(default = "turn_blocks")]
+    pub turn_blocks: u64,
+    /// Shows evidence against members to the chain, and gets the accuser's share of what is slashed.
+    #[serde(default = "accuse")]
+    pub accuse: bool,
+}
+
+impl ChainConfig {
+    /// A chain that is watched by an operator, everything else by default.
+    #[must_use]
+    pub fn new(rpc_url: RpcUrl, deployment: PathBuf, operator_key: Option<PathBuf>) -> Self {
+        Self {
+            rpc_url,
+            deployment,
+            operator_key,
+            poll_ms: poll_ms(),
+            checkpoint_blocks: None,
+            turn_blocks: turn_blocks(),
+            accuse: accuse(),
+        }
+    }
+}
+
+const fn turn_blocks() -> u64 {
+    5
+}
+
+const fn accuse() -> bool {
+    true
 }
 
 const fn poll_ms() -> u64 {

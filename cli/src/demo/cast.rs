@@ -249,9 +249,7 @@ fn log() -> LogConfig {
 
 fn chain(stage: &Stage, operator: &Account) -> ChainConfig {
     ChainConfig {
-        rpc_url: RpcUrl(stage.rpc_url.clone()),
-        deployment: stage.deployment.clone(),
-        operator_key: Some(operator.path.clone()),
         poll_ms: POLL_MS,
+        ..ChainConfig::new(RpcUrl(stage.rpc_url.clone()), stage.deployment.clone(), Some(operator.path.clone()))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Rule    a transaction is not trusted to have done what it should: its receipt is waited for, and state is read again.
 
+use super::clusters::{Anchor, ClusterChain, Conflict};
 use super::{
     Chain, ChainError, ChainInfo, Challenge, ChallengeId, ChallengeStatus, Debt, Owed, RegisteredNode, Subject,
 };
@@ -9,8 +10,10 @@ use crate::config::ChainConfig;
 use crate::identity;
 use fluence_bindings as contracts;
 use fluence_bindings::{Connection, Deployment};
+use fluence_crypto::vote::{Vote, signature_eip2537, vote_key_eip2537};
+use fluence_types::block::{Certificate, Members};
 use fluence_types::shape::CircuitId;
-use fluence_types::{Address, Epoch, HoldingsRoot, NodeId};
+use fluence_types::{Address, DatabaseId, Epoch, HoldingsRoot, NodeId};
 
 /// A deployment on an Ethereum chain.
 #[derive(Debug)]
@@ -112,6 +115,10 @@ impl Chain for Ethereum {
         &self.info
     }
 
+    fn clusters(&self) -> Option<&dyn ClusterChain> {
+        Some(self)
+    }
+
     fn operator(&self) -> Option<Address> {
         self.chain.connection().account()
     }
@@ -182,6 +189,59 @@ impl Chain for Ethereum {
 
     async fn claim_bond(&self, id: ChallengeId) -> Result<(), ChainError> {
         self.chain.claim_bond(&contracts::ChallengeId(id.0)).await?;
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl ClusterChain for Ethereum {
+    async fn anchor(&self, owner: Address, db: DatabaseId) -> Result<Option<Anchor>, ChainError> {
+        let Some(status) = self.chain.cluster_status(&owner, &db).await? else { return Ok(None) };
+        Ok(Some(Anchor { height: status.height, accepted_at: status.accepted_at, committee: status.committee }))
+    }
+
+    async fn submit(&self, owner: Address, certificate: &Certificate, members: &Members) -> Result<(), ChainError> {
+        let malformed = |e: fluence_crypto::sign::SignError| ChainError::Setup(e.to_string());
+        let mut committee = Vec::with_capacity(members.len());
+        for member in members.iter() {
+            let key = vote_key_eip2537(member).map_err(malformed)?;
+            committee.push(contracts::CommitteeMember { node: member.node, key });
+        }
+        let signature = signature_eip2537(&certificate.signature).map_err(malformed)?;
+        self.chain.submit_certificate(&owner, certificate, &signature, &committee).await?;
+        Ok(())
+    }
+
+    async fn vote_key(&self, node: NodeId) -> Result<Option<[u8; 32]>, ChainError> {
+        Ok(self.chain.vote_key(&node).await?)
+    }
+
+    async fn stake(&self, node: NodeId) -> Result<u128, ChainError> {
+        Ok(self.chain.collateral(&node).await?.total())
+    }
+
+    async fn proven(&self, c: &Conflict) -> Result<bool, ChainError> {
+        Ok(self.chain.equivocation_proven(&c.node, &c.db, c.epoch, c.view).await?)
+    }
+
+    async fn accuse(&self, c: &Conflict, salt: [u8; 32]) -> Result<(), ChainError> {
+        let vote = |(vote, signature): &(Vote, Box<[u8; 128]>)| {
+            let vote = match *vote {
+                Vote::Notarize { parent_view, block } => contracts::VoteFor::Notarize { parent_view, block },
+                Vote::Nullify => contracts::VoteFor::Nullify,
+                Vote::Finalize { parent_view, block } => contracts::VoteFor::Finalize { parent_view, block },
+            };
+            (vote, **signature)
+        };
+        let evidence = contracts::Evidence {
+            node: c.node,
+            key: *c.key,
+            db: c.db,
+            consensus_epoch: c.epoch,
+            view: c.view,
+            votes: [vote(&c.votes[0]), vote(&c.votes[1])],
+        };
+        self.chain.accuse(&evidence, salt).await?;
         Ok(())
     }
 }

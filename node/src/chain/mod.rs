@@ -3,6 +3,7 @@
 //! Rule    nothing here decides: the contract says what is owed and what is open, the node and the arbiter compute the rest themselves.
 //! Source  DESIGN section 8; `contracts/src/interfaces/IEpochProofs.sol`
 
+pub mod clusters;
 pub mod ethereum;
 
 use fluence_crypto::field;
@@ -221,6 +222,10 @@ pub struct Subject {
 pub trait Chain: Send + Sync + 'static {
     /// The protocol's numbers.
     fn info(&self) -> &ChainInfo;
+    /// What it keeps of clusters; `None` where it keeps nothing.
+    fn clusters(&self) -> Option<&dyn clusters::ClusterChain> {
+        None
+    }
     /// Whose transactions these are; `None`: reads only.
     fn operator(&self) -> Option<Address>;
     /// The latest block.

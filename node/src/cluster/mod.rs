@@ -4,14 +4,18 @@
 //! service -> ClusterLog -> replica (consensus) -> engine          replica <-> net::cluster <-> members
 //!                 |            |
 //!               notes       events: certificates, handovers, missing segments, evidence, divergence
+//!                 └──────────────── anchoring: poster (certificates), accuser (evidence) -> chain
 //! ```
 //! Rule     what a replica needs to start again is noted beside the database before its first block is executed. A replica whose root
 //!          differs from a quorum's stops the node. Evidence against a member is kept as a file.
 //! Source   DESIGN section 7; `docs/protocol/cluster.md`
 
-mod evidence;
+pub mod accuser;
+pub mod anchoring;
+pub mod evidence;
 mod host;
 mod notes;
+pub mod poster;
 pub(crate) mod prover;
 
 pub use host::ClusterConfig;
@@ -171,6 +175,36 @@ impl ClusterLog {
             wish: view.wish().cloned(),
             standby: standby.try_into().ok()?,
             certificate: hosted.replica.latest(),
+        })
+    }
+}
+
+impl poster::Shows for ClusterLog {
+    fn databases(&self) -> Vec<DatabaseId> {
+        self.hosted.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    fn showing(&self, db: DatabaseId) -> Option<poster::Showing> {
+        let view = self.engine.view(db).ok()?;
+        let handovers = notes::handovers(&self.engine, db, 0, usize::MAX);
+        let genesis = match notes::origin(&self.engine, db) {
+            Ok(Some(fluence_consensus::Origin::Genesis(block))) => {
+                block.ops.first().and_then(|op| match &op.unsigned.op {
+                    Op::CreateDatabase { members } => Some(members.clone()),
+                    _ => None,
+                })
+            }
+            _ => None,
+        };
+        let mut committees: Vec<Members> = genesis.into_iter().collect();
+        committees.extend(handovers.iter().map(|h| h.members.clone()));
+        committees.push(view.members().clone());
+        Some(poster::Showing {
+            owner: view.owner(),
+            members: view.members().clone(),
+            latest: self.latest(db),
+            handovers: handovers.into_iter().map(|h| h.certificate).collect(),
+            committees,
         })
     }
 }

@@ -13,6 +13,9 @@ pub mod service;
 
 use crate::chain::ethereum::Ethereum;
 use crate::chain::{Chain, ChainError};
+use crate::cluster::accuser::Accuser;
+use crate::cluster::anchoring::Anchoring;
+use crate::cluster::poster::{Poster, PosterConfig, Shows};
 use crate::cluster::prover::Groth16Seats;
 use crate::cluster::{ClusterConfig, ClusterLog};
 use crate::config::{ChainConfig, Config, ConfigError, StorageConfig, StoreConfig, StoreKind};
@@ -191,10 +194,12 @@ impl StorageNode {
             ClusterLog::start(Arc::clone(&engine), Arc::clone(&key), net.clone(), cluster, seats, failed.clone())
                 .map_err(NodeError::Thread)?;
         log.resume().await.map_err(NodeError::Replica)?;
+        let log = Arc::new(log);
+        let anchoring = anchoring(config.chain.as_ref(), chain.as_ref(), key.id(), &log, dir.evidence());
         let service = Service::new(
             Arc::clone(&key),
             Arc::clone(&engine),
-            Arc::new(log),
+            log,
             Arc::clone(&prover),
             Arc::clone(&proofs),
             config.store.clone(),
@@ -217,6 +222,9 @@ impl StorageNode {
             let poll = Duration::from_millis(config.chain.as_ref().map_or(1000, |c| c.poll_ms).max(10));
             let duty = Duty::new(key.id(), chain, prover, proofs, health.clone());
             tasks.0.push((DUTY, tokio::spawn(duty.run(poll, stop.clone()))));
+            if let Some(anchoring) = anchoring {
+                tasks.0.push((ANCHORING, tokio::spawn(anchoring.run(poll, stop.clone()))));
+            }
         }
         undo.disarm();
         Ok(Self { dir, run_file, engine, net, health, stop, failed, tasks, log_thread })
@@ -260,8 +268,11 @@ impl StorageNode {
         self.dir.clear_run_file();
         // The duty first: a proof in progress is given up, it is made again after the restart.
         self.stop.cancel();
-        if let Some(duty) = self.tasks.take(DUTY) {
-            let _ = duty.await;
+        // What was to be posted is due again after the restart.
+        for name in [DUTY, ANCHORING] {
+            if let Some(task) = self.tasks.take(name) {
+                let _ = task.await;
+            }
         }
         // The network answers what is in flight, then ends; with it the service, and with that the log's last handle.
         self.net.stop().await;
@@ -285,6 +296,26 @@ impl StorageNode {
 
 /// The duty's name among the tasks.
 const DUTY: &str = "duty";
+/// The name of what writes to the chain for the clusters.
+const ANCHORING: &str = "anchoring";
+
+/// What the configuration has written to the chain for the clusters; `None` where it is nothing, or no account could pay for it.
+fn anchoring(
+    config: Option<&ChainConfig>,
+    chain: Option<&Arc<dyn Chain>>,
+    own: fluence_types::NodeId,
+    log: &Arc<ClusterLog>,
+    evidence: std::path::PathBuf,
+) -> Option<Anchoring> {
+    let (config, chain) = (config?, chain?);
+    chain.operator()?;
+    let poster = config.checkpoint_blocks.map(|every| {
+        let turns = PosterConfig { every_blocks: every.get(), turn_blocks: config.turn_blocks };
+        Poster::new(own, Arc::clone(chain), Arc::clone(log) as Arc<dyn Shows>, turns)
+    });
+    let accuser = config.accuse.then(|| Accuser::new(evidence, own, Arc::clone(chain)));
+    (poster.is_some() || accuser.is_some()).then(|| Anchoring::new(Arc::clone(chain), poster, accuser))
+}
 
 /// Tasks that run, with their names.
 struct Tasks(Vec<(&'static str, JoinHandle<()>)>);

@@ -3,6 +3,7 @@
 use crate::common::{Peer, config, key, start};
 use fluence_engine::testkit::{TestSegment, TestWriter, change, commit, define, schema};
 use fluence_node::StorageNode;
+use fluence_node::chain::Chain;
 use fluence_node::config::{StorageConfig, StoreKind};
 use fluence_types::block::{Certificate, Members};
 use fluence_types::codec::Bounded;
@@ -11,28 +12,33 @@ use fluence_types::{DatabaseId, Height, NodeId};
 use fluence_wire::message::{Addresses, ClusterStatus};
 use fluence_wire::{Request, Response};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
 /// Longest wait for what nodes do by themselves.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Place {
+pub struct Place {
     config: StorageConfig,
+    chain: Option<Arc<dyn Chain>>,
     node: Option<StorageNode>,
-    peer: Peer,
+    pub peer: Peer,
     _dir: TempDir,
 }
 
 /// A cluster and its owner.
-struct World {
-    places: Vec<Place>,
+pub struct World {
+    pub places: Vec<Place>,
     owner: TestWriter,
-    db: DatabaseId,
-    members: Members,
+    pub db: DatabaseId,
+    pub members: Members,
 }
 
-fn settings(dir: &Path) -> StorageConfig {
+/// The seed of the owner's key.
+pub const OWNER: u64 = 7;
+
+pub fn settings(dir: &Path) -> StorageConfig {
     let mut config = config(dir, StoreKind::Fjall);
     config.cluster.idle_ms = 200;
     config.cluster.leader_ms = 1000;
@@ -41,13 +47,18 @@ fn settings(dir: &Path) -> StorageConfig {
 
 impl World {
     async fn new(n: usize) -> Self {
+        Self::with(vec![None; n], settings).await
+    }
+
+    /// One node for each chain, configured by `configure`.
+    pub async fn with(chains: Vec<Option<Arc<dyn Chain>>>, configure: impl Fn(&Path) -> StorageConfig) -> Self {
         let mut places = Vec::new();
-        for i in 0..n {
+        for (i, chain) in chains.into_iter().enumerate() {
             let dir = tempfile::tempdir().unwrap();
-            let config = settings(dir.path());
-            let node = start(&config).await.unwrap();
+            let config = configure(dir.path());
+            let node = StorageNode::start(config.clone(), chain.clone()).await.unwrap();
             let peer = Peer::new(100 + i as u8, &node).await;
-            places.push(Place { config, node: Some(node), peer, _dir: dir });
+            places.push(Place { config, chain, node: Some(node), peer, _dir: dir });
         }
         let mut members = Vec::new();
         for place in &places {
@@ -59,7 +70,7 @@ impl World {
         members.sort_by_key(|m| m.node);
         let mut world = Self {
             places,
-            owner: TestWriter::new(7),
+            owner: TestWriter::new(OWNER),
             db: DatabaseId::from_bytes([7; 16]),
             members: members.try_into().unwrap(),
         };
@@ -109,7 +120,7 @@ impl World {
     }
 
     /// Has the owner do something through node `i`.
-    async fn act(&mut self, i: usize, op: Op) -> (OpReceipt, Certificate) {
+    pub async fn act(&mut self, i: usize, op: Op) -> (OpReceipt, Certificate) {
         let op = self.sign(op);
         match self.places[i].peer.get(Request::Submit(Box::new(op.clone()))).await {
             Response::Submit { receipt, certificate } => {
@@ -155,19 +166,19 @@ impl World {
         }
     }
 
-    async fn stop(&mut self, i: usize) {
+    pub async fn stop(&mut self, i: usize) {
         self.places[i].node.take().unwrap().stop().await.unwrap();
     }
 
-    async fn restart(&mut self, i: usize) {
+    pub async fn restart(&mut self, i: usize) {
         let place = &mut self.places[i];
         // The same port: what others know of it stays true.
         let address = place.peer.addresses[0].split("/p2p/").next().unwrap().to_owned();
         place.config.net.listen = vec![address];
-        place.node = Some(start(&place.config).await.unwrap());
+        place.node = Some(StorageNode::start(place.config.clone(), place.chain.clone()).await.unwrap());
     }
 
-    async fn end(mut self) {
+    pub async fn end(mut self) {
         for i in 0..self.places.len() {
             if self.places[i].node.is_some() {
                 self.stop(i).await;
