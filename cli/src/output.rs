@@ -19,6 +19,7 @@ pub(crate) struct Out {
     json: bool,
     quiet: bool,
     color: bool,
+    live: bool,
     bars: bool,
 }
 
@@ -30,6 +31,7 @@ impl Out {
             json,
             quiet,
             color: !json && !no_color && std::io::stdout().is_terminal(),
+            live: !json && std::io::stdout().is_terminal(),
             bars: !json && !quiet && std::io::stderr().is_terminal(),
         };
         let color = !no_color && std::io::stderr().is_terminal();
@@ -82,14 +84,14 @@ impl Out {
         }
     }
 
-    /// Whether what was printed can be drawn anew.
+    /// Whether what was printed can be drawn anew. A terminal without colours is one too.
     pub(crate) const fn is_live(&self) -> bool {
-        self.color
+        self.live
     }
 
-    /// Clears the screen, where stdout is a terminal that takes colours.
+    /// Clears the screen, where stdout is a terminal.
     pub(crate) fn clear(&self) {
-        if self.color {
+        if self.live {
             print("\u{1b}[H\u{1b}[2J");
         }
     }

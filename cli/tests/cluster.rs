@@ -19,6 +19,10 @@ const POLL: Duration = Duration::from_millis(50);
 fn program(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fluence"));
     command.env_clear().current_dir(dir).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    if let Some(keys) = std::env::var_os("FLUENCE_KEYS") {
+        // Made once on a machine, not once a test.
+        command.env("FLUENCE_KEYS", keys);
+    }
     command
 }
 
@@ -108,15 +112,27 @@ impl Owner {
         Self(dir.to_owned())
     }
 
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = program(&self.0);
+        command.args(args).arg("--json").env("FLUENCE_HOME", self.0.join("home"));
+        command.env("FLUENCE_PASSPHRASE_FILE", self.0.join("pass")).stdin(Stdio::null());
+        command
+    }
+
     fn run(&self, args: &[&str]) -> Output {
-        program(&self.0)
-            .args(args)
-            .arg("--json")
-            .env("FLUENCE_HOME", self.0.join("home"))
-            .env("FLUENCE_PASSPHRASE_FILE", self.0.join("pass"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        self.command(args).output().unwrap()
+    }
+
+    /// A command that goes on beside others.
+    fn start(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// What it said in the end.
+    fn finished(child: Child) -> Value {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     fn json(&self, args: &[&str]) -> Value {
@@ -236,6 +252,102 @@ fn four_nodes_come_up_lose_one_go_on_and_come_back() {
     });
     assert_eq!(owner.count(), 80);
     owner.import("c.csv", 40);
+    assert_eq!(owner.count(), 120);
+    up.stop();
+}
+
+/// Nodes whose clusters are in a hurry: blocks follow each other, and a member that is silent for six seconds is missing.
+fn in_a_hurry(dir: &Path, nodes: usize) {
+    let up = dir.join("up");
+    for i in 1..=nodes {
+        let own = up.join(format!("node-{i}"));
+        std::fs::create_dir_all(&own).unwrap();
+        // The last has no key of its circuit, and may make none.
+        let (depth, keys) = if i == nodes { (4, false) } else { (3, true) };
+        let text = format!(
+            "[net]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
+            [cluster]\nidle_ms = 100\nquiet_ms = 100\nleader_ms = 1000\nmissing_ms = 6000\n\
+            [proving]\nstorage = \"storage/v1/k16-h1-d{depth}-t6\"\nmake_dev_keys = {keys}\n"
+        );
+        std::fs::write(own.join("node.toml"), text).unwrap();
+    }
+    std::fs::write(up.join(".fluence-up"), "").unwrap();
+}
+
+fn is_member(status: &Value, node: &str) -> bool {
+    let is = |m: &Value| m["node"] == node && (m["role"] == "member" || m["role"] == "leaving");
+    status["members"].as_array().is_some_and(|all| all.iter().any(is))
+}
+
+#[test]
+fn members_are_replaced_by_hand_and_by_themselves_while_rows_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let owner = Owner::new(dir.path());
+    in_a_hurry(dir.path(), 7);
+    let up = Up::start(dir.path(), &["--home", "home"]);
+    assert_eq!(up.nodes().len(), 7);
+    let addresses = up.addresses();
+    let id = |i: usize| up.of(i, "node").to_owned();
+    for name in ["a", "b", "c"] {
+        csv(&dir.path().join(format!("{name}.csv")), name, 40);
+    }
+    let nodes: Vec<&str> = addresses[..4].iter().flat_map(|a| ["--node", a]).collect();
+    owner.json(&[&["cluster", "create", "main"][..], &nodes].concat());
+    owner.import("a.csv", 40);
+
+    // A newcomer without the key to prove with never gets its seat: the wish stands until it is dropped.
+    owner.refused(&["cluster", "cancel"], 1, "nothing is wished for");
+    let wished = owner.json(&["cluster", "join", addresses[6], "--no-wait"]);
+    assert_eq!((wished["done"].as_bool(), wished["joins"].as_str()), (Some(false), Some(id(6).as_str())));
+    owner.until("the wish is seen", |s| s["wish"]["join"] == id(6));
+    owner.refused(&["cluster", "join", addresses[6], "--timeout", "1"], 1, "did not come true within 1 s");
+    owner.json(&["cluster", "cancel"]);
+    owner.until("the wish is dropped", |s| s["wish"].is_null() && s["height"].is_u64() && !is_member(s, &id(6)));
+
+    // One is killed, and replaced while rows are written.
+    kill(up.pids()[1]);
+    let replacing = owner.start(&["cluster", "replace", "--out", &id(1), "--with", addresses[4]]);
+    // Two commands of one owner that write at once would take each other's place in its chain: this one only looks from here on.
+    owner.until("the replacement is wished for", |s| s["wish"]["leave"] == id(1) || !is_member(s, &id(1)));
+    owner.import("b.csv", 40);
+    let replaced = Owner::finished(replacing);
+    assert_eq!((replaced["done"].as_bool(), replaced["leaves"].as_str()), (Some(true), Some(id(1).as_str())));
+    let members = replaced["members"].as_array().unwrap();
+    assert!(members.iter().any(|m| *m == id(4)) && !members.iter().any(|m| *m == id(1)), "{replaced}");
+    assert_eq!(owner.count(), 80);
+    owner.refused(&["cluster", "replace", "--out", &id(1), "--with", addresses[5]], 2, "names no member");
+
+    // A second one is killed: the node that waits takes its seat, and nobody asks for it.
+    let standby = owner.json(&["cluster", "standby", addresses[5]]);
+    assert_eq!(standby["standby"][0].as_str(), Some(id(5).as_str()));
+    assert_eq!(owner.json(&["cluster", "standby"])["standby"][0].as_str(), Some(id(5).as_str()));
+    owner.until("it waits, and has everything", |s| {
+        let waits = |m: &Value| m["node"] == id(5) && m["role"] == "standby" && m["missing_segments"] == 0;
+        s["members"].as_array().is_some_and(|all| all.iter().any(waits))
+    });
+    kill(up.pids()[2]);
+    owner.import("c.csv", 40);
+    let repaired = owner.until("the one that waits has the seat", |s| {
+        let votes =
+            |m: &Value| m["node"] == id(5) && m["role"] == "member" && m["voting"] == true && m["signed"].is_u64();
+        !is_member(s, &id(2)) && s["members"].as_array().is_some_and(|all| all.iter().any(votes))
+    });
+    assert_eq!((repaired["answering"].as_u64(), repaired["quorum"].as_u64()), (Some(4), Some(3)), "{repaired}");
+    assert_eq!(owner.count(), 120);
+
+    // Looked at until told to stop: a line each time.
+    let mut watching = owner.command(&["cluster", "status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(watching.stdout.take().unwrap()).lines().take(2);
+    for line in lines {
+        let seen: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        assert_eq!(seen["members_total"], 4, "{seen}");
+    }
+    assert!(Command::new("kill").args(["-INT", &watching.id().to_string()]).status().unwrap().success());
+    assert!(watching.wait().unwrap().success(), "ctrl-C is no failure");
+
+    // One leaves: three are left, which bear nothing.
+    let left = owner.json(&["cluster", "leave", &id(0)]);
+    assert_eq!((left["done"].as_bool(), left["members"].as_array().map(Vec::len)), (Some(true), Some(3)), "{left}");
     assert_eq!(owner.count(), 120);
     up.stop();
 }

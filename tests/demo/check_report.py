@@ -43,6 +43,14 @@ def main():
         must({"name", "ok", "seconds"} <= set(step), f"step {step.get('name')} lacks a field")
         must(step["ok"] is True, f"step {step['name']} did not hold")
 
+    by_name = {step["name"]: step for step in report["steps"]}
+    replaced = by_name.get("replace by a fifth", {})
+    must(replaced.get("rows_written_meanwhile", 0) > 0, f"no row was written while a member was replaced: {replaced}")
+    must(replaced.get("by") not in (None, replaced.get("replaced")), f"who replaced whom: {replaced}")
+    must(replaced.get("since_consensus_epoch", 0) > 0, f"the seat changed at no epoch's end: {replaced}")
+    must(replaced.get("votes_at_height", 0) >= 64 * replaced.get("since_consensus_epoch", 0), f"it votes before it has a seat: {replaced}")
+    must(by_name.get("the killed node comes back", {}).get("killed") == replaced.get("replaced"), "another node came back than was killed")
+
     statements = []
     for proof in report["proofs"]:
         must(set(proof) == PROOF, f"proof fields are {sorted(proof)}")
@@ -56,8 +64,8 @@ def main():
             must(on_disk["circuit"] == proof["shape"], f"{proof['file']} is of circuit {on_disk['circuit']}")
             must(on_disk["protocol"] == "groth16" and on_disk["curve"] == "bls12381", f"{proof['file']} names another system")
     must("range_sum" in statements, "there is no range_sum proof")
-    # Four nodes, three epochs.
-    must(statements.count("storage") >= 12, f"{statements.count('storage')} storage proofs")
+    # Five nodes, three epochs.
+    must(statements.count("storage") >= 15, f"{statements.count('storage')} storage proofs")
 
     must(len(report["queries"]) > 0, "there are no queries")
     for query in report["queries"]:
@@ -74,6 +82,7 @@ def main():
                 must(same(got["answer"], want["expected"]) and got["rows"] == want["rows"], f"{want['sql_like']} differs")
 
     damaged, balances = report["damaged"], report["balances"]
+    must(len(balances) == 5, f"{len(balances)} nodes have a balance")
     for node, balance in balances.items():
         lost = int(balance["before"]) - int(balance["after"])
         must((lost > 0) == (node == damaged), f"{node} lost {lost}")

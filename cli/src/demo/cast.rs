@@ -1,4 +1,4 @@
-//! Who plays: four storage nodes and an arbiter, each a process of this program with its own folder, keys and log.
+//! Who plays: storage nodes and an arbiter, each a process of this program with its own folder, keys and log.
 
 use super::children::{Child, MemoryWatch, tail};
 use crate::error::{Context, Failure, Result};
@@ -66,7 +66,7 @@ impl Account {
 /// A storage node.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// `node-1` to `node-4`.
+    /// `node-1` to `node-5`.
     pub(crate) name: String,
     /// Its identity on the network and the chain.
     pub(crate) id: NodeId,

@@ -24,7 +24,7 @@ pub(crate) async fn run(args: &ClusterCreate, home: &Home, out: &Out) -> Result<
     let missing: Vec<_> = statuses.iter().filter(|(_, r)| r.is_err()).map(|(node, _)| *node).collect();
     if !missing.is_empty() {
         // A quorum made it. The rest fetch it from them.
-        super::introduce(&database, out).await?;
+        super::introduce(&database, None, out).await?;
     }
     let members: Vec<_> =
         remote.nodes().iter().map(|(node, address)| json!({ "node": node, "address": address })).collect();

@@ -5,6 +5,7 @@
 
 mod change;
 mod create;
+pub(crate) mod seat;
 mod status;
 
 use crate::args::{Cluster, ClusterPlace};
@@ -70,13 +71,15 @@ fn address_of(database: &Database<Dialer>, node: &NodeId) -> Option<String> {
     known.addresses.into_iter().find(|(n, _)| n == node).map(|(_, address)| address)
 }
 
-/// Tells every member where all are; what fails is said, and stops nothing.
-async fn introduce(database: &Database<Dialer>, out: &Out) -> Result<Value> {
+/// Tells every member where all are; what fails is said, and stops nothing. Nothing is said of one that is to go.
+async fn introduce(database: &Database<Dialer>, goes: Option<NodeId>, out: &Out) -> Result<Value> {
     let told = database.introduce(&[]).await;
     let told = told.map_err(|e| remote::failure(e, "cannot tell the members where the others are"))?;
     let mut list = Vec::new();
     for (node, result) in told {
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && goes != Some(node)
+        {
             out.warn(format!("{node} was not told where the others are: {error}"));
         }
         list.push(json!({ "node": node, "told": result.is_ok(), "error": result.err().map(|e| e.to_string()) }));
@@ -91,7 +94,7 @@ async fn members(args: &ClusterPlace, home: &Home, out: &Out) -> Result<()> {
     // Which committee is the latest is what the members' certificates say.
     let statuses = database.cluster_status().await;
     let statuses = statuses.map_err(|e| remote::failure(e, "cannot ask the members"))?;
-    let told = introduce(&database, out).await?;
+    let told = introduce(&database, None, out).await?;
     let committee = database.committee().map_err(|e| remote::failure(e, "the database is not known"))?;
     let Committee { since, ref members, .. } = committee;
     let list: Vec<Value> = members

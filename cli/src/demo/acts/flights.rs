@@ -1,7 +1,8 @@
-//! A year of flights: four databases, each kept by all four nodes as a cluster, one of which is killed on the way; and what each owes
-//! from then on.
+//! A year of flights: four databases, each kept by four nodes as a cluster, one of which is killed on the way and replaced in the first
+//! quarter's; and what each owes from then on.
 
-use super::{DAMAGE_MAX, PATIENCE, Play, World};
+use super::fifth::{FIFTH, REPLACED_IN};
+use super::{DAMAGE_MAX, NODES, PATIENCE, Play, World};
 use crate::commands::import;
 use crate::demo::data;
 use crate::demo::story::{Story, round};
@@ -18,9 +19,14 @@ use fluence_wire::{Request, Response};
 use std::time::{Duration, Instant};
 
 /// The node that is killed while the flights come in.
-const KILLED: usize = 3;
+pub(super) const KILLED: usize = 3;
 /// The quarter before which it is killed.
 const KILLED_BEFORE: usize = 2;
+
+/// The nodes that keep a quarter once the fifth has its seat.
+pub(super) fn keepers(quarter: usize) -> [usize; NODES] {
+    std::array::from_fn(|i| if quarter == REPLACED_IN && i == KILLED { FIFTH } else { i })
+}
 
 impl Play {
     pub(super) async fn import(&mut self, story: &mut Story, world: &World) -> Result<Vec<Table<Dialer>>> {
@@ -88,19 +94,21 @@ never values.",
             100.0 * hash_ms / seal_ms.max(1.0),
         ));
 
+        self.replace_by_a_fifth(story, world, &tables).await?;
+
         story.begin("the killed node comes back");
         let caught_up = self.come_back(world, &tables).await?;
         story.fact("killed", self.nodes[KILLED].name.clone());
         story.fact("caught_up_seconds", round(caught_up));
         story.end(format!(
-            "{} restarted, executed what it missed and fetched every cell from the others in {caught_up:.1} s; all four have the same roots",
+            "{} restarted, executed what it missed of the other quarters and fetched every cell in {caught_up:.1} s; all members have the same roots",
             self.nodes[KILLED].name
         ));
 
         story.begin("register roots");
         let mut from = Epoch(0);
-        for table in &tables {
-            for i in 0..self.nodes.len() {
+        for (quarter, table) in tables.iter().enumerate() {
+            for i in keepers(quarter) {
                 from = from.max(self.register(world, i, table).await?);
             }
         }
@@ -130,7 +138,7 @@ never values.",
             .dialer
             .add_address(&self.nodes[KILLED].id, self.nodes[KILLED].address())
             .doing("the node's address cannot be used")?;
-        for table in tables {
+        for (quarter, table) in tables.iter().enumerate().filter(|(quarter, _)| keepers(*quarter).contains(&KILLED)) {
             let ahead = self.stand(world, 0, table).await?;
             loop {
                 self.check()?;
@@ -144,7 +152,7 @@ never values.",
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             let mut roots = Vec::new();
-            for i in 0..self.nodes.len() {
+            for i in keepers(quarter) {
                 roots.push(self.stand(world, i, table).await?.root);
             }
             if roots.iter().any(|r| *r != roots[0]) {
@@ -157,7 +165,7 @@ never values.",
     }
 
     /// How a database stands on a node.
-    async fn stand(&self, world: &World, i: usize, table: &Table<Dialer>) -> Result<ClusterStatus> {
+    pub(super) async fn stand(&self, world: &World, i: usize, table: &Table<Dialer>) -> Result<ClusterStatus> {
         let node = &self.nodes[i];
         let request = Request::Cluster { db: table.db() };
         match world.dialer.request(&node.id, request).await.doing(format!("{} does not answer", node.name))? {

@@ -1,5 +1,6 @@
 //! The acts, in order. Each leaves facts in the report and fails with its cause.
 
+mod fifth;
 mod flights;
 mod hours;
 mod judgement;
@@ -9,7 +10,7 @@ mod stage;
 mod stranger;
 
 use crate::args::{Damage, Demo};
-use crate::demo::cast::{Arbiter, Node};
+use crate::demo::cast::{Arbiter, Node, Stage};
 use crate::demo::children::MemoryWatch;
 use crate::demo::data;
 use crate::demo::story::Story;
@@ -25,6 +26,8 @@ use rand::{Rng, SeedableRng};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Nodes that begin; a fifth comes later.
+const NODES: usize = 4;
 /// One FLU in its smallest unit.
 const FLU: u128 = 1_000_000_000_000_000_000;
 /// What each node puts up.
@@ -94,12 +97,23 @@ impl Play {
         self.proof_for_strangers(story, &world, &tables).await?;
         let mut epoch = self.hours(story, &world).await?;
         if self.args.damage == Damage::Pages {
-            let chosen = StdRng::seed_from_u64(self.args.seed).gen_range(0..self.nodes.len());
+            let chosen = StdRng::seed_from_u64(self.args.seed).gen_range(0..NODES);
             self.damage(story, &world, &tables, chosen).await?;
             epoch.0 += 1;
             self.judgement(story, &world, epoch, chosen).await?;
         }
         self.balances(story, &world).await
+    }
+
+    /// What all nodes share.
+    fn stage(&self) -> Stage {
+        Stage {
+            dir: self.dir.clone(),
+            keys_dir: self.keys_dir.clone(),
+            shape: SHAPE,
+            rpc_url: self.anvil().rpc_url().to_owned(),
+            deployment: self.dir.join("deployment.json"),
+        }
     }
 
     /// The largest memory of all processes together.

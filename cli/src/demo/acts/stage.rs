@@ -1,8 +1,8 @@
 //! The stage: proving keys, the chain with the contracts, four nodes and an arbiter.
 
-use super::{DEPOSIT, FLU, GAS_MONEY, Key, Play, RANGE_SUM, SHAPE, STORAGE, World};
+use super::{DEPOSIT, FLU, GAS_MONEY, Key, NODES, Play, RANGE_SUM, STORAGE, World};
 use crate::commands::query::{key_file_name, write_json};
-use crate::demo::cast::{Arbiter, Node, Stage};
+use crate::demo::cast::{Arbiter, Node};
 use crate::demo::story::Story;
 use crate::error::{Context, Help, Result};
 use fluence_bindings::anvil::{Anvil, AnvilConfig};
@@ -55,9 +55,8 @@ impl Play {
         story.end(format!("anvil at {rpc_url}; contracts deployed, EpochProofs at {contract}"));
 
         story.begin("nodes");
-        let stage =
-            Stage { dir: self.dir.clone(), keys_dir: self.keys_dir.clone(), shape: SHAPE, rpc_url, deployment: path };
-        for i in 1..=4 {
+        let stage = self.stage();
+        for i in 1..=NODES {
             self.nodes.push(Node::prepare(&stage, &format!("node-{i}"))?);
         }
         for node in &mut self.nodes {
@@ -116,7 +115,7 @@ impl Play {
     }
 
     /// Registers a node on chain and puts up its collateral.
-    async fn join(&self, chain: &Chain, i: usize, rpc_url: &str) -> Result<()> {
+    pub(super) async fn join(&self, chain: &Chain, i: usize, rpc_url: &str) -> Result<()> {
         let node = &self.nodes[i];
         let operator = node.operator.address;
         self.anvil().fund(&operator, GAS_MONEY).await.doing("cannot fund an operator")?;
