@@ -245,7 +245,9 @@ impl<T: Transport> Session<T> {
                 return Err(gravest(failures));
             }
             followed += 1;
-            if !self.follow(db, &others).await? {
+            // Another task of this session may have taken the same change over between our question and now.
+            let followed_here = self.follow(db, &others).await?;
+            if !followed_here && self.trust(db)?.committee.since == trust.committee.since {
                 // They speak of a committee that nobody can show: whoever does that made it up.
                 for failure in failures.iter_mut().filter(|f| other_committee(&f.error)) {
                     let response = std::mem::take(&mut failure.response);

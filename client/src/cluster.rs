@@ -51,11 +51,18 @@ impl<T: Transport> Database<T> {
         let members = |committee: Committee| committee.members.iter().map(|m| m.node).collect::<Vec<_>>();
         let mut followed = 0;
         loop {
-            let nodes = members(self.committee()?);
+            let known = self.committee()?;
+            let since = known.since;
+            let nodes = members(known);
             let statuses = self.cluster_status_of(&nodes).await;
             let newer = |r: &Result<_, ClientError>| r.as_ref().is_err_and(other_committee);
             let newer: Vec<_> = statuses.iter().filter(|(_, r)| newer(r)).map(|(node, _)| *node).collect();
-            if newer.is_empty() || followed == COMMITTEES_MAX || !self.session().follow(&self.id(), &newer).await? {
+            if newer.is_empty() || followed == COMMITTEES_MAX {
+                return Ok(statuses);
+            }
+            // Another task of this session may have taken the change over meanwhile.
+            let followed_here = self.session().follow(&self.id(), &newer).await?;
+            if !followed_here && self.committee()?.since == since {
                 return Ok(statuses);
             }
             followed += 1;

@@ -25,6 +25,7 @@ const OPTIONS: SessionOptions = SessionOptions {
     patience: Duration::from_secs(2),
     write_patience: Duration::from_secs(6),
     grace: Duration::from_secs(2),
+    fresh: false,
 };
 const DIAL: DialOptions = DialOptions {
     request_timeout: Duration::from_secs(15),
