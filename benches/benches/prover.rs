@@ -41,7 +41,7 @@ fn line(name: &str, time: Duration, rest: &str) {
     println!("{name:<64} {:>10.3} ms  {rest}", time.as_secs_f64() * 1e3);
 }
 
-fn measure<C: Circuit + Clone>(dir: &Path, circuit: &C, runs: usize) {
+fn measure<C: Circuit + Clone + Send>(dir: &Path, circuit: &C, runs: usize) {
     let id = circuit.id();
     let threads = rayon::current_num_threads();
     let (time, matrices) = timed(1, || Matrices::of(id).expect("a shape of ours"));
@@ -67,12 +67,12 @@ fn measure<C: Circuit + Clone>(dir: &Path, circuit: &C, runs: usize) {
     let inputs = proved.public_inputs;
     let (time, ()) = timed(20, || verify(&keys.vk, &inputs, &proved.proof).expect("it verifies"));
     line(&format!("verifier::verify/{id}"), time, "192 bytes");
-    let batch = vec![(&inputs[..], &proved.proof); 16];
+    let batch = vec![(&inputs[..], &proved.proof); 100];
     let (time, ()) = timed(5, || verify_batch(&keys.vk, &batch, &mut rng).expect("all verify"));
     line(
-        &format!("verifier::verify_batch/{id} proofs=16"),
+        &format!("verifier::verify_batch/{id} proofs=100"),
         time,
-        &format!("{:.3} ms a proof", time.as_secs_f64() * 1e3 / 16.0),
+        &format!("{:.3} ms a proof", time.as_secs_f64() * 1e3 / 100.0),
     );
     let peak = peak_memory_bytes().map_or("unknown".to_owned(), |b| format!("{} MiB", b >> 20));
     println!("{:<64} {peak:>13}  largest resident set so far", "prover::memory");

@@ -90,16 +90,19 @@ fn write(path: &Path, keys: &Keys) -> io::Result<()> {
     out.inner.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
-pub(crate) fn load(path: &Path, id: CircuitId, matrices: Matrices) -> Result<Keys, KeyError> {
+pub(crate) fn load(path: &Path, id: CircuitId) -> Result<Keys, KeyError> {
     let damaged = |why: String| KeyError::Damaged { path: path.to_owned(), why };
-    let (head, pk) = read(path).map_err(|e| match e {
+    // Side by side: the circuit's matrices are made anew, because the key must be theirs, not the file's word for it.
+    let matrices = || Matrices::of(id).map(|m| (m.hash(), m));
+    let (matrices, read) = rayon::join(matrices, || read(path));
+    let (matrix_hash, matrices) = matrices.map_err(|e| KeyError::Circuit(id, e))?;
+    let (head, pk) = read.map_err(|e| match e {
         ReadError::Io(source) => KeyError::Io { path: path.to_owned(), source },
         ReadError::Damaged(why) => damaged(why),
     })?;
     if head.circuit != id {
         return Err(damaged(format!("it is a key for {}", head.circuit)));
     }
-    let matrix_hash = matrices.hash();
     if head.matrix_hash != matrix_hash {
         return Err(damaged(format!("it was made for another version of {id}")));
     }
@@ -109,7 +112,7 @@ pub(crate) fn load(path: &Path, id: CircuitId, matrices: Matrices) -> Result<Key
     if lengths != [variables; 3] || pk.l_query.len() != matrices.witnesses || pk.vk.gamma_abc_g1.len() != inputs {
         return Err(damaged("its lengths are not the circuit's".to_owned()));
     }
-    let mut keys = Keys::of(id, pk, matrices);
+    let mut keys = Keys::of_hashed(id, pk, matrices, matrix_hash);
     if head.insecure_dev_key == head.transcript.is_some() {
         return Err(damaged("a key has a transcript, or is a development key".to_owned()));
     }

@@ -4,6 +4,7 @@
 //!          and `node` and `cli` refuse it on any chain but a local one. Production keys come from a ceremony (`ceremony`).
 //! Sharing  several processes of one demo use one folder: the first takes the lock and makes the key, the others wait and load it.
 
+use crate::fast::{FastKey, Path as ProverPath};
 use crate::file;
 use ark_bls12_381::{Bls12_381, Fr};
 use ark_groth16::{Groth16, ProvingKey};
@@ -17,6 +18,7 @@ use rand::{CryptoRng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// What a long call is doing, for progress bars.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +84,9 @@ pub struct Keys {
     pub(crate) matrices: Matrices,
     /// BLAKE3 of the matrices the key was made for, as pinned in `circuits/shapes.toml`.
     pub matrix_hash: [u8; 32],
+    path: ProverPath,
+    /// The key as `path` reads it, made when it is first needed; `None` inside for [`ProverPath::Ark`].
+    fast: OnceLock<Option<FastKey>>,
 }
 
 impl std::fmt::Debug for Keys {
@@ -116,14 +121,12 @@ impl Keys {
         rng: &mut R,
         progress: &mut dyn FnMut(Phase),
     ) -> Result<Self, KeyError> {
-        progress(Phase::Synthesise);
-        let matrices = Matrices::of(id).map_err(|e| KeyError::Circuit(id, e))?;
         let path = Self::path(dir, id);
         let io = |source| KeyError::Io { path: path.clone(), source };
         // A file appears whole, by rename, so reading needs no lock.
         if path.exists() {
             progress(Phase::Load);
-            return file::load(&path, id, matrices);
+            return file::load(&path, id);
         }
         fs::create_dir_all(dir).map_err(io)?;
         let lock = File::create(path.with_extension("lock")).map_err(io)?;
@@ -134,8 +137,10 @@ impl Keys {
         // Another process may have made it while we waited. The lock goes with its file handle.
         if path.exists() {
             progress(Phase::Load);
-            return file::load(&path, id, matrices);
+            return file::load(&path, id);
         }
+        progress(Phase::Synthesise);
+        let matrices = Matrices::of(id).map_err(|e| KeyError::Circuit(id, e))?;
         progress(Phase::Setup);
         let keys = Self::setup(id, matrices, rng)?;
         progress(Phase::Save);
@@ -176,11 +181,55 @@ impl Keys {
     }
 
     pub(crate) fn of(id: CircuitId, pk: ProvingKey<Bls12_381>, matrices: Matrices) -> Self {
+        let matrix_hash = matrices.hash();
+        Self::of_hashed(id, pk, matrices, matrix_hash)
+    }
+
+    /// The same, with the matrices' hash: it takes a good part of a second for the largest.
+    pub(crate) fn of_hashed(
+        id: CircuitId,
+        pk: ProvingKey<Bls12_381>,
+        matrices: Matrices,
+        matrix_hash: [u8; 32],
+    ) -> Self {
         let k = &pk.vk;
         let vk = VerificationKey::from_points(&k.alpha_g1, &k.beta_g2, &k.gamma_g2, &k.delta_g2, &k.gamma_abc_g1)
             .expect("a setup's points are multiples of the generators by secrets that are not 0");
-        let (fingerprint, matrix_hash) = (vk.fingerprint(), matrices.hash());
-        Self { id, vk, pk, fingerprint, insecure_dev: true, transcript: None, matrices, matrix_hash }
+        let fingerprint = vk.fingerprint();
+        let (path, fast) = (ProverPath::detect(), OnceLock::new());
+        Self { id, vk, pk, fingerprint, insecure_dev: true, transcript: None, matrices, matrix_hash, path, fast }
+    }
+
+    /// Proves by another path than the processor's fastest; all make the same proofs.
+    #[must_use]
+    pub fn with_path(mut self, path: ProverPath) -> Self {
+        (self.path, self.fast) = (path, OnceLock::new());
+        self
+    }
+
+    /// The path that proofs take.
+    #[must_use]
+    pub const fn path_of_proofs(&self) -> ProverPath {
+        self.path
+    }
+
+    /// Brings the key into the form that proofs read; the first proof does it where nobody has.
+    pub fn prepare(&self) {
+        self.fast();
+    }
+
+    pub(crate) fn fast(&self) -> Option<&FastKey> {
+        self.fast.get_or_init(|| FastKey::new(self.path, &self.pk, &self.matrices)).as_ref()
+    }
+
+    /// What one proof needs beyond its keys, in bytes: three transformed vectors, canonical scalars and digits, and for each thread a
+    /// window's sorted points and sums. By count, not by measurement.
+    #[must_use]
+    pub fn proof_memory_bytes(&self, threads: usize) -> u64 {
+        let (domain, variables) = (self.pk.h_query.len() as u64 + 1, self.assignment_len() as u64);
+        // 40 bytes a value in lanes; 32 a scalar and 2 for each of about 20 digits; 4 a sorted point and 3/4 of a G2 point of 256 bytes.
+        let window = 4 * domain.max(variables) + 192 * variables;
+        3 * 40 * domain + (32 + 40) * (domain + 3 * variables) + threads as u64 * window
     }
 
     /// Number of constraints of the circuit.

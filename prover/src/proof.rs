@@ -1,7 +1,9 @@
 //! One proof: check natively, compute the assignment, prove, verify, hand out.
 
+use crate::fast::Points;
 use crate::keys::{Keys, Phase};
 use crate::memory::peak_memory_bytes;
+use crate::schedule::{Gate, Scheduler};
 use ark_bls12_381::{Bls12_381, Fr};
 use ark_ff::UniformRand;
 use ark_groth16::Groth16;
@@ -13,7 +15,6 @@ use fluence_types::shape::CircuitId;
 use fluence_verifier::groth16::{self, Proof, VerifyError};
 use rand::rngs::OsRng;
 use rand::{CryptoRng, RngCore};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// A proof with what it cost.
@@ -55,6 +56,14 @@ pub enum ProveError {
     /// The circuit could not be filled.
     #[error("the circuit could not be filled: {0}")]
     Synthesis(#[from] SynthesisError),
+    /// A proof of this circuit needs more memory than proofs may have.
+    #[error("a proof needs {need} bytes of memory, the limit is {limit}")]
+    Memory {
+        /// What it needs.
+        need: u64,
+        /// What there is.
+        limit: u64,
+    },
     /// The proof did not verify: the native twin accepted what the circuit does not, which is our fault.
     #[error("the proof does not verify ({why}); the first broken constraint is {constraint:?}")]
     Unsound {
@@ -65,14 +74,15 @@ pub enum ProveError {
     },
 }
 
-/// One proof at a time: each uses all cores, and two at once would need twice the memory.
-static PROVING: Mutex<()> = Mutex::new(());
-
-/// Proves a statement. Blocking; uses rayon's global pool.
+/// Proves a statement, one at a time in the process, on all cores: [`Scheduler`] has other ways. Blocking.
 ///
 /// # Errors
 /// [`ProveError`]; a false statement is refused before any proving.
-pub fn prove<C: Circuit, R: RngCore + CryptoRng>(keys: &Keys, circuit: C, rng: &mut R) -> Result<Proved, ProveError> {
+pub fn prove<C: Circuit + Send, R: RngCore + CryptoRng + Send>(
+    keys: &Keys,
+    circuit: C,
+    rng: &mut R,
+) -> Result<Proved, ProveError> {
     prove_with(keys, circuit, rng, &mut |_| ())
 }
 
@@ -83,7 +93,7 @@ pub fn prove<C: Circuit, R: RngCore + CryptoRng>(keys: &Keys, circuit: C, rng: &
 pub fn prove_storage(
     keys: &Keys,
     circuit: StorageCircuit,
-    progress: &mut dyn FnMut(Phase),
+    progress: &mut (dyn FnMut(Phase) + Send),
 ) -> Result<Proved, ProveError> {
     prove_with(keys, circuit, &mut OsRng, progress)
 }
@@ -100,18 +110,64 @@ pub fn prove_range_sum(keys: &Keys, circuit: RangeSumCircuit) -> Result<Proved, 
 ///
 /// # Errors
 /// As [`prove`].
-pub fn prove_with<C: Circuit, R: RngCore + CryptoRng>(
+pub fn prove_with<C: Circuit + Send, R: RngCore + CryptoRng + Send>(
     keys: &Keys,
     circuit: C,
     rng: &mut R,
-    progress: &mut dyn FnMut(Phase),
+    progress: &mut (dyn FnMut(Phase) + Send),
 ) -> Result<Proved, ProveError> {
-    let start = Instant::now();
-    if circuit.id() != keys.id {
-        return Err(ProveError::Key { key: keys.id, need: circuit.id() });
+    Scheduler::global().prove(keys, circuit, rng, progress)
+}
+
+impl Scheduler {
+    /// Proves a statement in a slot of this scheduler. Blocking.
+    ///
+    /// # Errors
+    /// [`ProveError`]; a false statement is refused before any proving.
+    pub fn prove<C: Circuit + Send, R: RngCore + CryptoRng + Send>(
+        &self,
+        keys: &Keys,
+        circuit: C,
+        rng: &mut R,
+        progress: &mut (dyn FnMut(Phase) + Send),
+    ) -> Result<Proved, ProveError> {
+        let start = Instant::now();
+        if circuit.id() != keys.id {
+            return Err(ProveError::Key { key: keys.id, need: circuit.id() });
+        }
+        self.run(keys, |gate| prove_now(keys, circuit, rng, progress, gate, start))?
     }
-    // A poisoned lock guards no data.
-    let _one = PROVING.lock().unwrap_or_else(PoisonError::into_inner);
+
+    /// [`Self::prove`] of a storage statement, compiled here: a caller's crate need not be optimised for it.
+    ///
+    /// # Errors
+    /// As [`Self::prove`].
+    pub fn prove_storage(
+        &self,
+        keys: &Keys,
+        circuit: StorageCircuit,
+        progress: &mut (dyn FnMut(Phase) + Send),
+    ) -> Result<Proved, ProveError> {
+        self.prove(keys, circuit, &mut OsRng, progress)
+    }
+
+    /// [`Self::prove`] of a range sum, compiled here.
+    ///
+    /// # Errors
+    /// As [`Self::prove`].
+    pub fn prove_range_sum(&self, keys: &Keys, circuit: RangeSumCircuit) -> Result<Proved, ProveError> {
+        self.prove(keys, circuit, &mut OsRng, &mut |_| ())
+    }
+}
+
+fn prove_now<C: Circuit, R: RngCore + CryptoRng>(
+    keys: &Keys,
+    circuit: C,
+    rng: &mut R,
+    progress: &mut (dyn FnMut(Phase) + Send),
+    gate: &Gate,
+    start: Instant,
+) -> Result<Proved, ProveError> {
     let begun = Instant::now();
     progress(Phase::Witness);
     circuit.check()?;
@@ -122,18 +178,12 @@ pub fn prove_with<C: Circuit, R: RngCore + CryptoRng>(
 
     progress(Phase::Prove);
     let begun = Instant::now();
-    let (r, s) = (Fr::rand(rng), Fr::rand(rng));
-    let m = &keys.matrices;
-    let made = Groth16::<Bls12_381>::create_proof_with_reduction_and_matrices(
-        &keys.pk,
-        r,
-        s,
-        &m.abc,
-        m.inputs,
-        m.constraints(),
-        &assignment,
-    )?;
-    let proof = Proof::from_points(made.a, made.b, made.c).to_bytes();
+    let fast = keys.fast().and_then(|key| key.prove(&keys.matrices, &assignment, gate, rng));
+    let (a, b, c) = match fast {
+        Some(points) => points,
+        None => by_ark(keys, &assignment, rng)?,
+    };
+    let proof = Proof::from_points(a, b, c).to_bytes();
     let prove_ms = millis(begun);
 
     progress(Phase::Verify);
@@ -145,8 +195,27 @@ pub fn prove_with<C: Circuit, R: RngCore + CryptoRng>(
     Ok(Proved { proof, public_inputs, constraints, ms, witness_ms, prove_ms, verify_ms, peak_memory_bytes })
 }
 
-/// One, the inputs, the witnesses; no rows are built.
-fn assignment<C: Circuit>(circuit: C) -> Result<Vec<Fr>, SynthesisError> {
+/// ark-groth16's proof: on its own path, and for a key that our form does not take.
+fn by_ark(keys: &Keys, assignment: &[Fr], rng: &mut dyn RngCore) -> Result<Points, SynthesisError> {
+    let (r, s) = (Fr::rand(rng), Fr::rand(rng));
+    let m = &keys.matrices;
+    let made = Groth16::<Bls12_381>::create_proof_with_reduction_and_matrices(
+        &keys.pk,
+        r,
+        s,
+        &m.abc,
+        m.inputs,
+        m.constraints(),
+        assignment,
+    )?;
+    Ok((made.a, made.b, made.c))
+}
+
+/// One, the inputs, the witnesses, for whoever proves by other means; no rows are built.
+///
+/// # Errors
+/// Where the circuit cannot be filled.
+pub fn assignment<C: Circuit>(circuit: C) -> Result<Vec<Fr>, SynthesisError> {
     let cs = ConstraintSystem::new_ref();
     cs.set_mode(SynthesisMode::Prove { construct_matrices: false, generate_lc_assignments: false });
     circuit.generate_constraints(cs.clone())?;

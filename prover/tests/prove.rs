@@ -3,7 +3,9 @@
 use fluence_circuits::fixture::{self, Owed};
 use fluence_circuits::{Circuit, RangeSumCircuit, StorageCircuit};
 use fluence_crypto::seed;
-use fluence_prover::{KeyError, Keys, Phase, ProveError, export_key, proof_file, prove, prove_with};
+use fluence_prover::{
+    KeyError, Keys, Limits, Phase, ProveError, ProverPath, Scheduler, export_key, proof_file, prove, prove_with,
+};
 use fluence_types::proof::{ProofContext, ProofFile};
 use fluence_types::shape::{CircuitId, RangeSumShape, StorageShape};
 use fluence_types::statement::{RangeSumQuery, RowRange, StorageSeed};
@@ -12,6 +14,7 @@ use fluence_verifier::proof_file::{KeyFile, KeySource, ProofFileError, check, ch
 use fluence_verifier::{groth16, known_keys::KnownKey, snarkjs};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -188,6 +191,56 @@ fn a_false_statement_is_refused_before_proving() {
 }
 
 #[test]
+fn every_path_proves_under_one_key_and_refuses_a_false_statement() {
+    let (_, query, circuit) = fixture::tiny_range_sum();
+    for path in ProverPath::all() {
+        // The same randomness makes the same key.
+        let keys = Keys::ephemeral(circuit.id(), &mut rng(4)).unwrap().with_path(path);
+        assert_eq!(keys.path_of_proofs(), path);
+        let proved = prove(&keys, circuit.clone(), &mut rng(5)).unwrap();
+        let file = proof_file(&keys, &proved, range_sum_context(query.clone()));
+        check(&file, &KeySource::File(&export_key(&keys))).unwrap();
+        let (statement, witness) = fixture::range_sum(&fixture::two_live_segments(), &[RowRange { lo: 1, hi: 5 }; 2]);
+        let wrong = fluence_types::statement::RangeSum { sum: FieldBytes::from_u64(7), ..statement };
+        let refused = prove(&keys, RangeSumCircuit::new(RangeSumShape::TINY, wrong, witness), &mut rng(6)).unwrap_err();
+        assert!(matches!(refused, ProveError::Witness(_)), "{path:?}: {refused}");
+    }
+}
+
+#[test]
+fn a_scheduler_keeps_to_its_limits() {
+    let (keys, _) = &made().range_sum;
+    let (_, _, circuit) = fixture::tiny_range_sum();
+    let two = NonZeroUsize::new(2).unwrap();
+    let with = |memory_bytes| Scheduler::new(Limits { threads: Some(two), at_once: two, memory_bytes });
+    // Memory for one proof at a time: both are made, one after the other.
+    let need = keys.proof_memory_bytes(1);
+    let narrow = with(Some(need));
+    std::thread::scope(|s| {
+        for seed in 0..2 {
+            let (narrow, circuit) = (&narrow, circuit.clone());
+            s.spawn(move || narrow.prove(keys, circuit, &mut rng(seed), &mut |_| ()).unwrap());
+        }
+    });
+    let refused = with(Some(need - 1)).prove(keys, circuit.clone(), &mut rng(1), &mut |_| ()).unwrap_err();
+    assert!(matches!(refused, ProveError::Memory { .. }), "{refused}");
+    // Paused before it starts: it has told nothing when another thread looks, and goes on when let.
+    let paused = with(None);
+    paused.pause();
+    let (told, heard) = std::sync::mpsc::channel();
+    std::thread::scope(|s| {
+        let (paused_ref, circuit) = (&paused, circuit.clone());
+        let proof = s.spawn(move || {
+            paused_ref.prove(keys, circuit, &mut rng(2), &mut |phase| told.send(phase).unwrap()).unwrap();
+        });
+        assert!(heard.try_recv().is_err());
+        paused.resume();
+        proof.join().unwrap();
+        assert_eq!(heard.into_iter().collect::<Vec<_>>(), [Phase::Witness, Phase::Prove, Phase::Verify]);
+    });
+}
+
+#[test]
 fn a_cached_key_is_made_once_and_damage_is_refused() {
     let id = CircuitId::Storage(StorageShape { samples: 1, holdings_levels: 0, stored_levels: 0, tree_levels: 0 });
     let dir = tempfile::tempdir().unwrap();
@@ -266,6 +319,42 @@ fn the_figures_of_a_proof_are_reported() {
     assert_eq!(proved.constraints, keys.constraints());
     assert!(proved.ms >= proved.prove_ms);
     assert!(proved.peak_memory_bytes.is_none_or(|b| b > 1 << 20));
+}
+
+/// CPU time of this process so far, in seconds; 0 where the system does not say.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<i64> = stat.rsplit(')').next().unwrap().split(' ').filter_map(|f| f.parse().ok()).collect();
+    // utime and stime, the eleventh and twelfth number after the state, in hundredths.
+    fields.get(10..12).map_or(0.0, |t| t.iter().sum::<i64>() as f64 / 100.0)
+}
+
+/// Every path in turn, on one key and one witness: `cargo test -p fluence-prover --test prove paths_side_by_side -- --ignored --nocapture`.
+/// Prints, and holds only that each proves; `make bench-compare` has the figures to go by.
+#[test]
+#[ignore = "slow: make test-slow"]
+fn paths_side_by_side_slow() {
+    let circuit = storage_circuit(StorageShape::SMALL);
+    let mut keys = Keys::ephemeral(circuit.id(), &mut rng(7)).unwrap();
+    println!("{} constraints, {} threads", keys.constraints(), std::thread::available_parallelism().unwrap());
+    for _ in 0..3 {
+        for path in ProverPath::all() {
+            keys = keys.with_path(path);
+            let (start, cpu) = (std::time::Instant::now(), cpu_seconds());
+            keys.prepare();
+            let (ready, ready_cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+            let (start, cpu) = (std::time::Instant::now(), cpu_seconds());
+            let proved = prove(&keys, circuit.clone(), &mut rng(8)).unwrap();
+            println!(
+                "{path:?}: {:.2} s, {:.2} s of CPU ({} ms witness, {} ms proof, {} ms check); key made ready in {ready:.2} s, {ready_cpu:.2} s of CPU",
+                start.elapsed().as_secs_f64(),
+                cpu_seconds() - cpu,
+                proved.witness_ms,
+                proved.prove_ms,
+                proved.verify_ms
+            );
+        }
+    }
 }
 
 /// The shape of the demo, from setup to proof.

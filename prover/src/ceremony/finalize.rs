@@ -132,7 +132,7 @@ pub fn check_key(
     check(&mut state, &matrices, &radix, rng, progress)?;
     let key = Keys::path(dir, state.transcript.head.circuit);
     progress("checking the key", 0, 0);
-    let keys = file::load(&key, state.transcript.head.circuit, matrices).map_err(|e| key_error(&key, e))?;
+    let keys = file::load(&key, state.transcript.head.circuit).map_err(|e| key_error(&key, e))?;
     let valid = valid::<G1Affine>(&[&keys.pk.a_query, &keys.pk.b_g1_query, &keys.pk.h_query, &keys.pk.l_query])
         && valid::<G2Affine>(&[&keys.pk.b_g2_query]);
     if !valid {
