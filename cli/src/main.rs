@@ -72,6 +72,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::DemoLiar(args) => commands::service::liar(&args, out).await,
             Command::Verify(args) => commands::verify::run(&args, out).await,
             Command::Proofs(proofs) => commands::proofs::run(&proofs, &home, out),
+            Command::Ceremony(command) => commands::ceremony::run(&command, out),
             Command::Doctor(args) => commands::doctor::run(&args, &home, out).await,
             Command::MarkdownHelp => unreachable!("printed above"),
         }

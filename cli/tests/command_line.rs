@@ -35,14 +35,15 @@ fn every_command_has_help_with_examples_and_exit_code_0() {
     let home = tempfile::tempdir().unwrap();
     let top = fluence(home.path(), &["--help"]);
     assert_eq!(code(&top), 0);
-    for command in
-        ["demo", "init", "import", "query", "cluster", "up", "node", "arbiter", "verify", "keys", "proofs", "doctor"]
-    {
+    for command in [
+        "demo", "init", "import", "query", "cluster", "up", "node", "arbiter", "verify", "keys", "proofs", "ceremony",
+        "doctor",
+    ] {
         assert!(text(&top.stdout).contains(&format!("\n  {command}")), "{command} is not listed");
     }
     assert!(text(&top.stdout).contains("Exit codes:"));
     assert!(!text(&top.stdout).contains("demo-liar"), "a test-only command is listed");
-    let pages: [&[&str]; 23] = [
+    let pages: [&[&str]; 34] = [
         &["demo"],
         &["init"],
         &["import"],
@@ -66,6 +67,17 @@ fn every_command_has_help_with_examples_and_exit_code_0() {
         &["cluster", "replace"],
         &["cluster", "standby"],
         &["cluster", "cancel"],
+        &["ceremony", "phase1", "new"],
+        &["ceremony", "phase1", "contribute"],
+        &["ceremony", "phase1", "verify"],
+        &["ceremony", "import"],
+        &["ceremony", "new"],
+        &["ceremony", "contribute"],
+        &["ceremony", "beacon"],
+        &["ceremony", "verify"],
+        &["ceremony", "finalize"],
+        &["ceremony", "status"],
+        &["ceremony", "matrices"],
     ];
     for page in pages {
         let help = fluence(home.path(), &[page, &["--help"]].concat());

@@ -1,5 +1,6 @@
 //! One module per command.
 
+pub(crate) mod ceremony;
 pub(crate) mod cluster;
 pub(crate) mod doctor;
 pub(crate) mod import;
