@@ -16,10 +16,10 @@ use fluence_types::NodeId;
 use rand::SeedableRng;
 use rand::rngs::{OsRng, StdRng};
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
@@ -35,7 +35,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn start(binary: &PathBuf, nodes: u64) -> Self {
+    fn start(binary: &Path, nodes: u64) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut child = Command::new(binary)
             .args(["--json", "up", "--stop-with-stdin", "--nodes", &nodes.to_string(), "--dir"])
@@ -50,7 +50,7 @@ impl Cluster {
         let said: serde_json::Value = serde_json::from_str(&first).expect("a line of JSON");
         let node = |n: &serde_json::Value| {
             let text = |key: &str| n[key].as_str().expect("it is there").to_owned();
-            (text("node").parse().expect("a node id"), text("address"))
+            (text("node").parse::<NodeId>().expect("a node id"), text("address"))
         };
         let nodes = said["nodes"].as_array().expect("a list").iter().map(node).collect();
         std::thread::spawn(move || lines.for_each(drop));
@@ -159,20 +159,17 @@ async fn closed(group: Group, sessions: u64, limit: Duration) -> String {
 }
 
 async fn open(group: Group, sessions: u64, rate: u64, limit: Duration) -> String {
-    let (times, ids, late) = (Arc::new(Times::default()), Arc::new(AtomicI64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (times, ids) = (Arc::new(Times::default()), Arc::new(AtomicI64::new(0)));
     let every = Duration::from_secs_f64(sessions as f64 / rate as f64);
     let begun = Instant::now();
     let work = (0..sessions).map(|s| {
-        let (group, times, ids, late) = (group.clone(), Arc::clone(&times), Arc::clone(&ids), Arc::clone(&late));
+        let (group, times, ids) = (group.clone(), Arc::clone(&times), Arc::clone(&ids));
         tokio::spawn(async move {
             let mut due = begun + every.mul_f64(s as f64 / sessions as f64);
             let mut sent = Vec::new();
             while due < begun + limit {
                 tokio::time::sleep_until(due.into()).await;
                 let (group, times, id, since) = (group.clone(), Arc::clone(&times), ids.fetch_add(1, Relaxed), due);
-                if sent.len() >= 4096 {
-                    late.fetch_add(1, Relaxed);
-                }
                 sent.push(tokio::spawn(async move {
                     group.insert(row(id)).await.expect("it is inserted");
                     times.note(since);
