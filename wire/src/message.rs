@@ -4,7 +4,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use fluence_types::answer::{Answer, HeaderAnswer, OpenRefusal, OpenRequest, Snapshot};
 use fluence_types::block::{Certificate, Handover, Member, Members};
 use fluence_types::codec::Bounded;
-use fluence_types::limits::{HANDOVERS_MAX, PAGE_BYTES};
+use fluence_types::limits::HANDOVERS_MAX;
 use fluence_types::op::{Lease, OpReceipt, SignedOp, SignedReceipt};
 use fluence_types::proof::ProofBytes;
 use fluence_types::segment::PublicSchema;
@@ -97,15 +97,6 @@ pub enum Request {
         /// The first epoch of the committee that the asker trusts.
         from_epoch: u64,
     } = 13,
-    /// A page of a stored segment, for a member that lacks it.
-    FetchPage {
-        /// The database.
-        db: DatabaseId,
-        /// The segment.
-        segment: SegmentRoot,
-        /// The page, 64 cells each.
-        page: u64,
-    } = 14,
     /// Says where nodes of a database's cluster are reached. A hint: a node proves who it is when it is dialled.
     Introduce {
         /// The database.
@@ -234,8 +225,6 @@ pub enum Response {
     Schemas(Bounded<PublicSchema, { fluence_types::limits::PROJECTIONS_MAX as usize }>) = 12,
     /// To `Handovers`: the changes since, oldest first; epochs in which nothing changed are left out. Full lists go on: ask again.
     Handovers(Bounded<Handover, HANDOVERS_MAX>) = 13,
-    /// To `FetchPage`: its cells, 256 bytes each. Nothing is proven by them alone: the asker knows the tree, or recomputes it.
-    Page(Bounded<u8, PAGE_BYTES>) = 14,
     /// To `Introduce` and `Follow`: noted.
     Noted = 15,
     /// To `Cluster`.

@@ -145,7 +145,6 @@ fn kind(response: &Response) -> &'static str {
         Response::Writer { .. } => "a writer's state",
         Response::Schemas(_) => "schemas",
         Response::Handovers(_) => "handovers",
-        Response::Page(_) => "a page",
         Response::Noted => "that it took note",
         Response::Cluster(_) => "its cluster's status",
         Response::Lease { .. } => "a lease",

@@ -175,10 +175,6 @@ impl<L: Log> Service<L> {
                 let (lease, now_ms) = self.certified(db)?.0.lease(table);
                 Ok(Response::Lease { lease, now_ms })
             }
-            Request::FetchPage { db, segment, page } => {
-                let bytes = self.engine.view(db)?.page(segment, page)?;
-                Ok(Response::Page(bytes.try_into().map_err(|e| OpenRefusal::Internal(format!("page: {e}")))?))
-            }
             _ => Err(Refusal::Malformed("a request that this version does not know".to_owned())),
         }
     }

@@ -7,7 +7,6 @@ use fluence_node::config::StoreKind;
 use fluence_node::liar::{self, Lie};
 use fluence_node::{CancellationToken, NodeError, RunFile};
 use fluence_types::answer::OpenRefusal;
-use fluence_types::limits::PAGE_BYTES;
 use fluence_types::op::{Op, OpRefusal};
 use fluence_types::statement::{RangeSumQuery, RowRange};
 use fluence_types::{DatabaseId, Epoch, LaneId, ProjectionId};
@@ -58,18 +57,12 @@ async fn what_is_stored_comes_back_proven_and_a_changed_byte_does_not() {
     let database = &status.databases[0];
     assert_eq!((database.epoch, database.peers, &database.members), (0, 0, &owner.trust().committee.members));
     assert!(database.height > database.certificate.checkpoint().height);
-    // No change of the committee, so nothing to hand over; and pages come as they are kept, for members that lack them.
+    // No change of the committee, so nothing to hand over.
     let handovers = owner.peer.get(Request::Handovers { db: owner.db, from_epoch: 0 }).await;
     assert!(matches!(handovers, Response::Handovers(list) if list.is_empty()));
-    let page = |db, segment, page| Request::FetchPage { db, segment, page };
-    let Response::Page(bytes) = owner.peer.get(page(owner.db, first.root(), 1)).await else { panic!() };
-    assert_eq!(bytes[..], first.bytes()[PAGE_BYTES..2 * PAGE_BYTES]);
-    let beyond = owner.peer.refused(page(owner.db, first.root(), 1 << 30)).await;
-    assert!(matches!(beyond, Refusal::Open(OpenRefusal::BadRequest(_))), "{beyond}");
     let unknown = DatabaseId::from_bytes([9; 16]);
-    for request in [page(unknown, first.root(), 0), Request::Handovers { db: unknown, from_epoch: 0 }] {
-        assert_eq!(owner.peer.refused(request).await, Refusal::Open(OpenRefusal::UnknownDatabase(unknown)));
-    }
+    let refused = owner.peer.refused(Request::Handovers { db: unknown, from_epoch: 0 }).await;
+    assert_eq!(refused, Refusal::Open(OpenRefusal::UnknownDatabase(unknown)));
     assert_eq!(status.databases[0].stored_cells, first.preimage.cells + second.preimage.cells);
     node.stop().await.unwrap();
 }
