@@ -15,7 +15,7 @@ SEEDS ?= 100
 SEED0 ?= 1
 chaos: SEEDS = 10
 
-.PHONY: help bootstrap build demo sim chaos test test-fast test-slow test-rocksdb check lint bench bench-idle bench-compare release contracts artifacts clean
+.PHONY: help bootstrap build demo sim sim-planted chaos test test-fast test-slow test-rocksdb check lint bench bench-idle bench-compare release contracts artifacts clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,13 @@ chaos: ## real nodes under faults, and the history checked: SEEDS=n SEED0=n; roo
 	@scripts/bootstrap.sh rust
 	cargo build --locked -p fluence-cli -p fluence-chaos
 	$(CARGO_TARGET_DIR)/debug/fluence-chaos --fluence $(FLUENCE) --seeds $(SEEDS) --seed0 $(SEED0) --table
+
+sim-planted: ## each of five bugs, put in on purpose, is looked for in 300 seeds; SEED0=n (the first)
+	@scripts/bootstrap.sh rust
+	cargo build --locked -p fluence-sim
+	for bug in short-quorum unchecked-root drained-mempool lost-vote-journal bad-page; do \
+		$(CARGO_TARGET_DIR)/debug/fluence-sim --planted $$bug --seeds 300 --seed0 $(SEED0) || exit 1; \
+	done
 
 test: ## set up everything and run every test
 	@scripts/bootstrap.sh all

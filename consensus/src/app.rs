@@ -140,7 +140,7 @@ impl App {
             consensus_epoch: epoch_of(height),
             height,
             parent: parent_hash,
-            timestamp_ms: millis(now).max(parent.timestamp_ms),
+            timestamp_ms: millis(shared.planted.clock(now)).max(parent.timestamp_ms),
             ops_hash: ops_hash(&ids),
             executed_height: head.height,
             executed_root: head.root,
@@ -178,7 +178,8 @@ impl App {
             return Some("it carries an older root than its parent".to_owned());
         }
         // A clock that runs ahead is not wrong for ever, it is early.
-        let ahead = Duration::from_millis(header.timestamp_ms.saturating_sub(millis(clock.current())));
+        let now = shared.planted.clock(clock.current());
+        let ahead = Duration::from_millis(header.timestamp_ms.saturating_sub(millis(now)));
         if let Some(early) = ahead.checked_sub(CLOCK_AHEAD)
             && header.timestamp_ms > parent.timestamp_ms
         {
@@ -235,6 +236,8 @@ impl<E: Clock + 'static> Application<E> for App {
         }
         let idle = self.shared.idle();
         let until = clock.current() + idle;
+        #[allow(clippy::let_unit_value, reason = "nobody hears of it but the simulator")]
+        let _waits = self.shared.planted.waits();
         loop {
             head.borrow_and_update();
             mempool.borrow_and_update();

@@ -4,14 +4,17 @@
 //!          fetch that block. An engine whose vote journal is gone does not vote again in its epoch: it may have voted already.
 //! Quiet    an epoch after one in which nothing happened is slower: a leader with nothing to say holds its proposal longer, and is waited for
 //!          longer. An operation is proposed at once there too.
+//! Pruning  the vote journals of an epoch go two epochs later: by then the block that ended it is executed and on disk, so that this node
+//!          never enters it again, and nothing of its engine runs any more.
 //! Source   DESIGN section 7; commonware monorepo issue 2456
 
 use crate::app::{App, Shared};
 use crate::block::{BlockDigest, ClusterBlock};
 use crate::committees::Committees;
 use crate::executor::Marshal;
+use crate::join::agreement;
 use crate::replica::{Link, Runtime};
-use crate::scheme::{Identity, Scheme, committee_scheme};
+use crate::scheme::{Identity, Scheme, committee_scheme, node_id};
 use crate::status::{Event, Evidence};
 use commonware_actor::Feedback;
 use commonware_consensus::marshal::standard::Inline;
@@ -42,8 +45,19 @@ use tokio::sync::mpsc;
 
 /// The engine's note of the last epoch in which this node voted.
 const NOTE_VOTED: &[u8] = b"voted";
+/// The engine's note of the first epoch whose vote journal may still be there.
+const NOTE_JOURNALS: &[u8] = b"journals";
+/// For how many timeouts of a question the head must stand still before others that are ahead count as out of reach; fewer where they
+/// are further ahead than blocks are kept.
+const STILL: u32 = 60;
+const STILL_FAR: u32 = 6;
 /// Views behind the tip whose votes are kept.
 const VIEWS_KEPT: u64 = 64;
+
+/// Where the vote journal of an epoch lies.
+fn journal(partition: &str, epoch: u64) -> String {
+    format!("{partition}-votes-{epoch}")
+}
 
 pub(crate) type Automaton<E> = Inline<E, Scheme, App, ClusterBlock, FixedEpocher>;
 
@@ -58,6 +72,14 @@ pub(crate) struct Running {
     pub(crate) voting: bool,
 }
 
+/// Who speaks of later epochs while our head stands still.
+struct Ahead {
+    head: Height,
+    since: SystemTime,
+    /// The latest epoch that each spoke of.
+    peers: BTreeMap<NodeId, u64>,
+}
+
 pub(crate) struct Epochs<E: Runtime, B> {
     pub(crate) context: E,
     pub(crate) shared: Arc<Shared>,
@@ -68,6 +90,7 @@ pub(crate) struct Epochs<E: Runtime, B> {
     pub(crate) blocker: B,
     pub(crate) cache: CacheRef,
     pub(crate) partition: String,
+    pub(crate) keep_blocks: u64,
     pub(crate) running: Arc<Mutex<Running>>,
     pub(crate) heard: Heard,
     pub(crate) events: mpsc::UnboundedSender<Event>,
@@ -89,6 +112,7 @@ impl<E: Runtime, B: Blocker<PublicKey = Identity>> Epochs<E, B> {
         let mut engines: BTreeMap<u64, Handle<()>> = BTreeMap::new();
         let first = epoch_of(Height(self.shared.head().height.0 + 1));
         let mut next = Some(first);
+        let mut ahead = Ahead { head: Height(0), since: self.context.current(), peers: BTreeMap::new() };
         loop {
             if let Some(epoch) = next.take()
                 && engines.keys().next_back().is_none_or(|last| *last < epoch)
@@ -100,6 +124,7 @@ impl<E: Runtime, B: Blocker<PublicKey = Identity>> Epochs<E, B> {
                     }
                     None => return,
                 }
+                self.prune(epoch).await;
                 // The one before ends, else its last block is proposed again and again for ever. Who misses that block hears of the
                 // later epoch and fetches it.
                 while engines.len() > 1 {
@@ -114,11 +139,62 @@ impl<E: Runtime, B: Blocker<PublicKey = Identity>> Epochs<E, B> {
                 futures::future::Either::Right((Some((theirs, (peer, _))), _)) => {
                     let ours = engines.keys().next_back().copied().unwrap_or(0);
                     if theirs > ours {
+                        self.look_ahead(&mut ahead, ours, node_id(&peer), theirs);
                         let end = (ours + 1) * EPOCH_BLOCKS - 1;
                         self.marshal.hint_finalized(ConsensusHeight::new(end), NonEmptyVec::new(peer));
                     }
                 }
             }
+        }
+    }
+
+    /// Removes the vote journals of epochs before the last.
+    async fn prune(&mut self, epoch: u64) {
+        let (engine, db) = (Arc::clone(&self.shared.engine), self.shared.db);
+        let noted = engine.note(db, NOTE_JOURNALS).ok().flatten();
+        let noted = noted.and_then(|n| n.try_into().ok()).map(u64::from_be_bytes);
+        let first = || engine.origin(db).ok().flatten().map_or(0, |origin| epoch_of(origin.height));
+        let (known, first) = (noted.is_some(), noted.unwrap_or_else(first));
+        let keep = epoch.saturating_sub(1).max(first);
+        if known && first == keep {
+            return;
+        }
+        for over in first..keep {
+            match self.context.remove(&journal(&self.partition, over), None).await {
+                // Never begun: this node was no member, or was away.
+                Ok(()) | Err(commonware_runtime::Error::PartitionMissing(_)) => {}
+                Err(error) => {
+                    tracing::warn!(%db, epoch = over, %error, "a vote journal cannot be removed; trying again later");
+                    return;
+                }
+            }
+        }
+        if let Err(error) = engine.set_note(db, NOTE_JOURNALS, keep.to_be_bytes().to_vec()) {
+            tracing::warn!(%db, epoch, %error, "cannot note which vote journals were removed");
+        }
+    }
+
+    /// Says so when members that are ahead do not give us the blocks in between.
+    fn look_ahead(&self, ahead: &mut Ahead, ours: u64, peer: NodeId, theirs: u64) {
+        let (head, now) = (self.shared.head().height, self.context.current());
+        if ahead.head != head {
+            *ahead = Ahead { head, since: now, peers: BTreeMap::new() };
+        }
+        let Ok(Some(members)) = self.shared.engine.committee(self.shared.db, ours) else { return };
+        if position(&members, &peer).is_none() {
+            return;
+        }
+        ahead.peers.insert(peer, theirs);
+        // One of so many is honest, and its epoch began at this height or above.
+        let mut epochs: Vec<u64> = ahead.peers.values().copied().collect();
+        epochs.sort_unstable_by(|a, b| b.cmp(a));
+        let Some(epoch) = epochs.get(agreement(&members) - 1) else { return };
+        let at = Height(epoch.saturating_mul(EPOCH_BLOCKS));
+        let still = if at.0 > head.0.saturating_add(self.keep_blocks) { STILL_FAR } else { STILL };
+        if now.duration_since(ahead.since).is_ok_and(|passed| passed >= self.shared.timing.fetch * still) {
+            tracing::warn!(db = %self.shared.db, %head, others = %at, "out of reach of the log; a snapshot is needed");
+            let _ = self.events.send(Event::Behind(at));
+            ahead.since = now;
         }
     }
 
@@ -179,7 +255,7 @@ impl<E: Runtime, B: Blocker<PublicKey = Identity>> Epochs<E, B> {
                 return None;
             }
         };
-        let partition = format!("{}-votes-{epoch}", self.partition);
+        let partition = journal(&self.partition, epoch);
         let member = position(&members, &self.key.id()).is_some();
         let voting = member && self.may_vote(epoch, &partition).await;
         let scheme = match committee_scheme(db, &members, voting.then_some(&*self.key)) {

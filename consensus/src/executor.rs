@@ -5,6 +5,7 @@
 
 use crate::app::Shared;
 use crate::block::ClusterBlock;
+use crate::handover;
 use crate::scheme::{Scheme, certificate};
 use crate::status::Event;
 use commonware_actor::Feedback;
@@ -164,6 +165,8 @@ pub(crate) struct Executor {
     pub(crate) epochs: mpsc::UnboundedSender<u64>,
     /// Told when the set of peers may have changed.
     pub(crate) peers: mpsc::UnboundedSender<Height>,
+    /// Blocks that are kept for members that were away.
+    pub(crate) keep_blocks: u64,
 }
 
 impl Executor {
@@ -190,7 +193,13 @@ impl Executor {
                         return;
                     }
                     acknowledgement.acknowledge();
-                    self.certify(block.inner().header().height).await;
+                    let height = block.inner().header().height;
+                    self.certify(height).await;
+                    if ends_epoch(height)
+                        && let Some(over) = height.0.checked_sub(self.keep_blocks)
+                    {
+                        self.marshal.prune(ConsensusHeight::new(over));
+                    }
                 }
             }
         }
@@ -234,6 +243,9 @@ impl Executor {
         let Some(block) = self.marshal.get_block(ConsensusHeight::new(height.0)).await else { return };
         if let Some(certificate) = certificate(block.inner().header().clone(), &finalization) {
             self.shared.snapshots.certified(&certificate);
+            if let Err(error) = handover::note(&self.shared.engine, &certificate) {
+                tracing::error!(db = %self.shared.db, %height, %error, "a handover cannot be noted");
+            }
             let event = Event::Certified(Box::new(certificate.clone()));
             self.desk.certified(certificate);
             let _ = self.events.send(event);

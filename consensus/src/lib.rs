@@ -19,6 +19,8 @@ mod executor;
 mod fetch;
 mod fill;
 mod gossip;
+mod handover;
+mod join;
 mod mempool;
 mod openings;
 mod planted;
@@ -31,17 +33,16 @@ mod sync;
 mod wire;
 
 pub use block::{BlockDigest, ClusterBlock, MESSAGE_BYTES_MAX};
+pub use handover::handovers;
+pub use join::{JoinConfig, JoinError, join, origin};
 pub use mempool::{Limits as MempoolLimits, MempoolError};
 pub use openings::Openings;
 #[cfg(feature = "planted")]
-pub use planted::{Bug, Ear, Lie, Planted};
+pub use planted::{Bug, Ear, Lie, Planted, Wait};
 pub use prover::{Claim, Prover};
-#[cfg(feature = "planted")]
-pub use replica::start_planted;
-pub use replica::{Channels, Config, Link, Origin, Replica, StartError, SubmitError, Timing, start};
+pub use replica::{Channels, Config, History, Link, Origin, Parts, Replica, StartError, Started, SubmitError, Timing};
 pub use scheme::{
     Finalization, Identity, Scheme, SchemeError, certificate, committee_scheme, finalization, identity, node_id,
 };
 pub use status::{Event, Evidence, Status};
-pub use sync::{JoinConfig, JoinError, join, origin};
 pub use wire::PROOF_BYTES_MAX;

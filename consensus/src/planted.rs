@@ -1,4 +1,4 @@
-//! What only the simulator sets: an ear at the executor, lies of a leader, and bugs put in on purpose.
+//! What only the simulator sets: an ear at the executor, a clock that is wrong, lies of a leader, and bugs put in on purpose.
 //!
 //! Rule    without the feature `planted` there is nothing to set, and a replica behaves as its other modules say. `node` never enables it.
 
@@ -6,6 +6,9 @@ use fluence_types::block::Block;
 use fluence_types::op::OpReceipt;
 #[cfg(feature = "planted")]
 use std::sync::Arc;
+#[cfg(feature = "planted")]
+use std::time::Duration;
+use std::time::SystemTime;
 
 /// A bug that the simulator must find.
 #[cfg(feature = "planted")]
@@ -26,6 +29,23 @@ pub type Ear = Arc<dyn Fn(&Block, &[OpReceipt]) + Send + Sync>;
 #[cfg(feature = "planted")]
 pub type Lie = Arc<dyn Fn(&mut Block) + Send + Sync>;
 
+/// Told when a leader begins to wait for something to propose, and when it waits no more.
+#[cfg(feature = "planted")]
+pub type Wait = Arc<dyn Fn(bool) + Send + Sync>;
+
+/// Lasts for as long as a leader waits.
+#[cfg(feature = "planted")]
+pub(crate) struct Waiting(Option<Wait>);
+
+#[cfg(feature = "planted")]
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(told) = &self.0 {
+            told(false);
+        }
+    }
+}
+
 /// What is planted in a replica.
 #[cfg_attr(not(feature = "planted"), allow(unreachable_pub))]
 #[derive(Clone, Default)]
@@ -42,6 +62,12 @@ pub struct Planted {
     /// Votes for every proposal.
     #[cfg(feature = "planted")]
     pub credulous: bool,
+    /// Hears of a leader that waits.
+    #[cfg(feature = "planted")]
+    pub waits: Option<Wait>,
+    /// How far the clock is ahead that blocks are dated by, in milliseconds.
+    #[cfg(feature = "planted")]
+    pub clock_ms: i64,
 }
 
 #[cfg(feature = "planted")]
@@ -60,6 +86,18 @@ impl Planted {
 
     pub(crate) fn votes_without_journal(&self) -> bool {
         self.bug == Some(Bug::LostVoteJournal)
+    }
+
+    pub(crate) fn waits(&self) -> Waiting {
+        if let Some(told) = &self.waits {
+            told(true);
+        }
+        Waiting(self.waits.clone())
+    }
+
+    pub(crate) fn clock(&self, now: SystemTime) -> SystemTime {
+        let off = Duration::from_millis(self.clock_ms.unsigned_abs());
+        if self.clock_ms < 0 { now - off } else { now + off }
     }
 
     pub(crate) fn propose(&self, mut block: Block) -> Block {
@@ -93,6 +131,12 @@ impl Planted {
 
     pub(crate) const fn votes_without_journal(&self) -> bool {
         false
+    }
+
+    pub(crate) const fn waits(&self) {}
+
+    pub(crate) const fn clock(&self, now: SystemTime) -> SystemTime {
+        now
     }
 
     pub(crate) const fn propose(&self, block: Block) -> Block {

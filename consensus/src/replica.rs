@@ -92,6 +92,25 @@ pub struct Timing {
     pub missing: Duration,
 }
 
+impl Timing {
+    /// Whether a cluster can run by these times.
+    ///
+    /// # Errors
+    /// [`StartError::Timing`] naming the pair that cannot be.
+    pub fn check(&self) -> Result<(), StartError> {
+        let times = [
+            ("idle", self.idle, "leader", self.leader),
+            ("leader", self.leader, "certification", self.certification + Duration::from_nanos(1)),
+            ("0", Duration::ZERO, "retry", self.retry),
+            ("0", Duration::ZERO, "fetch", self.fetch),
+            ("0", Duration::ZERO, "again", self.again),
+        ];
+        // A leader that waits for as long as it is waited for is given up each time, and nothing is ever agreed.
+        let wrong = times.into_iter().find(|(_, less, _, more)| less >= more);
+        wrong.map_or(Ok(()), |(what, less, than, more)| Err(StartError::Timing { what, less, than, more }))
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {
@@ -133,6 +152,42 @@ pub enum Origin {
     Certificate(Box<Certificate>),
 }
 
+/// What a replica keeps of the log for members that were away. Who was away for longer begins again with a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    /// Blocks that are kept, with their certificates; at least 128. At the end of an epoch what is older goes, by whole sections.
+    pub blocks: u64,
+    /// Blocks of a section, which is a file of its own. It stays as it was when the replica was started first.
+    pub section: NonZeroU64,
+}
+
+impl History {
+    /// Fewest blocks: two epochs, so that whoever misses the end of the last one gets it.
+    pub const BLOCKS_MIN: u64 = 2 * EPOCH_BLOCKS;
+
+    /// Checks against what was noted when the replica was started first, and notes it then.
+    fn check(&self, engine: &Engine, db: DatabaseId) -> Result<(), StartError> {
+        if self.blocks < Self::BLOCKS_MIN {
+            return Err(StartError::History { blocks: self.blocks });
+        }
+        let noted = engine.note(db, NOTE_SECTION)?.and_then(|note| note.try_into().ok()).map(u64::from_be_bytes);
+        match noted {
+            Some(noted) if noted != self.section.get() => Err(StartError::Section { noted, asked: self.section.get() }),
+            Some(_) => Ok(()),
+            None => Ok(engine.set_note(db, NOTE_SECTION, self.section.get().to_be_bytes().to_vec())?),
+        }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { blocks: 8192, section: NonZeroU64::new(1024).expect("not 0") }
+    }
+}
+
+/// The engine's note of [`History::section`].
+const NOTE_SECTION: &[u8] = b"section";
+
 /// A replica's settings.
 pub struct Config {
     /// The database.
@@ -145,6 +200,8 @@ pub struct Config {
     pub timing: Timing,
     /// What may wait.
     pub limits: Limits,
+    /// What is kept.
+    pub history: History,
     /// Prefix of its files.
     pub partition: String,
     /// What shows that a newcomer has every cell.
@@ -161,6 +218,32 @@ pub enum StartError {
     /// A committee that is none.
     #[error(transparent)]
     Scheme(#[from] SchemeError),
+    /// Times by which no cluster runs.
+    #[error("{what} ({less:?}) must be below {than} ({more:?})")]
+    Timing {
+        /// Which time.
+        what: &'static str,
+        /// How long it is.
+        less: Duration,
+        /// Below which other.
+        than: &'static str,
+        /// How long that is.
+        more: Duration,
+    },
+    /// Too little is kept.
+    #[error("{blocks} blocks are to be kept, at least {} must be", History::BLOCKS_MIN)]
+    History {
+        /// Blocks to be kept.
+        blocks: u64,
+    },
+    /// The files were begun with other sections.
+    #[error("the files of this replica have {noted} blocks in a section, not {asked}")]
+    Section {
+        /// As the files were begun.
+        noted: u64,
+        /// As is asked now.
+        asked: u64,
+    },
     /// The engine's disk.
     #[error(transparent)]
     Store(#[from] fluence_engine::StoreError),
@@ -203,11 +286,20 @@ pub struct Replica {
     handle: Mutex<Option<Handle<()>>>,
 }
 
+/// Views behind the last finalized one whose proposals are kept for others; as many epochs before this one, where it has fewer views.
+const CACHED_VIEWS: u64 = 16;
+
 fn nonzero(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).expect("a constant above 0")
 }
 
-fn archive<C>(partition: &str, what: &str, cache: &CacheRef, codec_config: C) -> prunable::Config<EightCap, C> {
+fn archive<C>(
+    partition: &str,
+    what: &str,
+    cache: &CacheRef,
+    section: NonZeroU64,
+    codec_config: C,
+) -> prunable::Config<EightCap, C> {
     prunable::Config {
         translator: EightCap,
         metadata_partition: format!("{partition}-{what}-metadata"),
@@ -216,49 +308,33 @@ fn archive<C>(partition: &str, what: &str, cache: &CacheRef, codec_config: C) ->
         value_partition: format!("{partition}-{what}-values"),
         compression: None,
         codec_config,
-        items_per_section: NonZeroU64::new(1024).expect("not 0"),
+        items_per_section: section,
         key_write_buffer: nonzero(16 << 10),
         value_write_buffer: nonzero(64 << 10),
         replay_buffer: nonzero(1 << 20),
     }
 }
 
-/// Starts a replica over its channels.
-///
-/// # Errors
-/// [`StartError`].
-pub async fn start<E, S, R, M, B>(
-    context: E,
-    engine: Arc<Engine>,
-    config: Config,
-    channels: Channels<S, R>,
-    manager: M,
-    blocker: B,
-) -> Result<(Replica, mpsc::UnboundedReceiver<Event>), StartError>
-where
-    E: Runtime,
-    S: Sender<PublicKey = Identity>,
-    R: Receiver<PublicKey = Identity>,
-    M: Manager<PublicKey = Identity>,
-    B: Blocker<PublicKey = Identity>,
-{
-    start_planted(context, engine, config, channels, manager, blocker, Planted::default()).await
+/// What a replica starts with.
+pub struct Parts<E, S, R, M, B> {
+    /// The runtime; the replica's tasks are its children.
+    pub context: E,
+    /// Where the database is.
+    pub engine: Arc<Engine>,
+    /// Settings.
+    pub config: Config,
+    /// Links to the other members.
+    pub channels: Channels<S, R>,
+    /// Told whom the cluster speaks with.
+    pub manager: M,
+    /// Told who misbehaves.
+    pub blocker: B,
 }
 
-/// Starts a replica with something planted in it; see [`Planted`].
-///
-/// # Errors
-/// [`StartError`].
-#[cfg_attr(not(feature = "planted"), allow(unreachable_pub))]
-pub async fn start_planted<E, S, R, M, B>(
-    context: E,
-    engine: Arc<Engine>,
-    config: Config,
-    channels: Channels<S, R>,
-    manager: M,
-    blocker: B,
-    planted: Planted,
-) -> Result<(Replica, mpsc::UnboundedReceiver<Event>), StartError>
+/// A replica that runs, and what it says of itself.
+pub type Started = (Replica, mpsc::UnboundedReceiver<Event>);
+
+impl<E, S, R, M, B> Parts<E, S, R, M, B>
 where
     E: Runtime,
     S: Sender<PublicKey = Identity>,
@@ -266,173 +342,207 @@ where
     M: Manager<PublicKey = Identity>,
     B: Blocker<PublicKey = Identity>,
 {
-    let Config { db, key, origin, timing, limits, partition, prover } = config;
-    let head = engine.head(db).ok_or(StartError::UnknownDatabase(db))?;
-    let (me, key_id, seat_key) = (identity(&key.id())?, key.id(), Arc::clone(&key));
-    let committees = Committees::default();
-    // Those whose certificates may still be checked: the epoch of the head, and the one before.
-    let now_epoch = epoch_of(Height(head.height.0 + 1));
-    for epoch in now_epoch.saturating_sub(1)..=now_epoch {
-        if let Some(members) = engine.committee(db, epoch)? {
-            committees.register(epoch, committee_scheme(db, &members, None)?);
-        }
+    /// Starts a replica.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(self) -> Result<Started, StartError> {
+        self.start_with(Planted::default()).await
     }
-    let cache = CacheRef::new(NonZeroU16::new(4084).expect("not 0"), nonzero(256));
-    let failed = |what| move |e: commonware_storage::archive::Error| StartError::Archive { what, why: e.to_string() };
-    let codec = <Scheme as Verifier>::certificate_codec_config_unbounded();
-    let finalizations = archive(&partition, "finalizations", &cache, codec);
-    let finalizations = prunable::Archive::init(context.child("finalizations"), finalizations).await;
-    let finalizations = finalizations.map_err(failed("certificates"))?;
-    let blocks = archive(&partition, "blocks", &cache, ());
-    let blocks = prunable::Archive::init(context.child("blocks"), blocks).await.map_err(failed("blocks"))?;
-    let epocher = FixedEpocher::new(NonZeroU64::new(EPOCH_BLOCKS).expect("not 0"));
-    let start = match origin {
-        Origin::Genesis(block) => {
-            let block = ClusterBlock::new(*block);
-            let digest = crate::block::digest(&block.hash());
-            Start::Genesis(commonware_cryptography::Digested::precomputed(block, digest))
-        }
-        Origin::Certificate(certificate) => {
-            let epoch = certificate.header.consensus_epoch;
-            let members = engine.committee(db, epoch)?.map_or(0, |m| m.len());
+
+    /// Starts a replica with something planted in it; see [`Planted`].
+    ///
+    /// # Errors
+    /// [`StartError`].
+    #[cfg(feature = "planted")]
+    pub async fn start_planted(self, planted: Planted) -> Result<Started, StartError> {
+        self.start_with(planted).await
+    }
+
+    async fn start_with(self, planted: Planted) -> Result<Started, StartError> {
+        let Self { context, engine, config, channels, manager, blocker } = self;
+        let Config { db, key, origin, timing, limits, history, partition, prover } = config;
+        timing.check()?;
+        let head = engine.head(db).ok_or(StartError::UnknownDatabase(db))?;
+        history.check(&engine, db)?;
+        let (me, key_id, seat_key) = (identity(&key.id())?, key.id(), Arc::clone(&key));
+        let committees = Committees::default();
+        // Those whose certificates may still be checked: the epoch of the head, and the one before.
+        let now_epoch = epoch_of(Height(head.height.0 + 1));
+        for epoch in now_epoch.saturating_sub(1)..=now_epoch {
             if let Some(members) = engine.committee(db, epoch)? {
                 committees.register(epoch, committee_scheme(db, &members, None)?);
             }
-            Start::Floor(finalization(&certificate, members)?)
         }
-    };
-    let (marshal_actor, marshal, _): (_, Marshal, _) = MarshalActor::init(
-        context.child("marshal"),
-        finalizations,
-        blocks,
-        marshal::Config {
-            provider: committees.clone(),
-            epocher: epocher.clone(),
-            start,
-            partition_prefix: format!("{partition}-marshal"),
-            mailbox_size: nonzero(1024),
-            view_retention: ViewDelta::new(256),
-            prunable_items_per_section: NonZeroU64::new(1024).expect("not 0"),
-            page_cache: cache.clone(),
-            replay_buffer: nonzero(1 << 20),
-            key_write_buffer: nonzero(16 << 10),
-            value_write_buffer: nonzero(64 << 10),
-            block_codec_config: (),
-            max_repair: nonzero(16),
-            max_pending_acks: nonzero(8),
-            strategy: Sequential,
-        },
-    )
-    .await;
-    let backfill = resolver::init(
-        context.child("backfill"),
-        resolver::Config {
-            public_key: me.clone(),
-            peer_provider: manager.clone(),
+        let cache = CacheRef::new(NonZeroU16::new(4084).expect("not 0"), nonzero(256));
+        let failed =
+            |what| move |e: commonware_storage::archive::Error| StartError::Archive { what, why: e.to_string() };
+        let codec = <Scheme as Verifier>::certificate_codec_config_unbounded();
+        let finalizations = archive(&partition, "finalizations", &cache, history.section, codec);
+        let finalizations = prunable::Archive::init(context.child("finalizations"), finalizations).await;
+        let finalizations = finalizations.map_err(failed("certificates"))?;
+        let blocks = archive(&partition, "blocks", &cache, history.section, ());
+        let blocks = prunable::Archive::init(context.child("blocks"), blocks).await.map_err(failed("blocks"))?;
+        let epocher = FixedEpocher::new(NonZeroU64::new(EPOCH_BLOCKS).expect("not 0"));
+        let start = match origin {
+            Origin::Genesis(block) => {
+                let block = ClusterBlock::new(*block);
+                let digest = crate::block::digest(&block.hash());
+                Start::Genesis(commonware_cryptography::Digested::precomputed(block, digest))
+            }
+            Origin::Certificate(certificate) => {
+                let epoch = certificate.header.consensus_epoch;
+                let members = engine.committee(db, epoch)?.map_or(0, |m| m.len());
+                if let Some(members) = engine.committee(db, epoch)? {
+                    committees.register(epoch, committee_scheme(db, &members, None)?);
+                }
+                Start::Floor(finalization(&certificate, members)?)
+            }
+        };
+        let (marshal_actor, marshal, _): (_, Marshal, _) = MarshalActor::init(
+            context.child("marshal"),
+            finalizations,
+            blocks,
+            marshal::Config {
+                provider: committees.clone(),
+                epocher: epocher.clone(),
+                start,
+                partition_prefix: format!("{partition}-marshal"),
+                mailbox_size: nonzero(1024),
+                view_retention: ViewDelta::new(CACHED_VIEWS),
+                prunable_items_per_section: NonZeroU64::new(1024).expect("not 0"),
+                page_cache: cache.clone(),
+                replay_buffer: nonzero(1 << 20),
+                key_write_buffer: nonzero(16 << 10),
+                value_write_buffer: nonzero(64 << 10),
+                block_codec_config: (),
+                max_repair: nonzero(16),
+                max_pending_acks: nonzero(8),
+                strategy: Sequential,
+            },
+        )
+        .await;
+        let backfill = resolver::init(
+            context.child("backfill"),
+            resolver::Config {
+                public_key: me.clone(),
+                peer_provider: manager.clone(),
+                blocker: blocker.clone(),
+                mailbox_size: nonzero(256),
+                fetch_timeout: NonZeroDuration::new_panic(timing.fetch),
+                fetch_retry_delay: timing.fetch / 10,
+                priority_requests: false,
+                priority_responses: false,
+            },
+            channels.backfill,
+        );
+        let (buffer_engine, buffer) = buffered::Engine::new(
+            context.child("broadcast"),
+            buffered::Config {
+                public_key: me,
+                mailbox_size: nonzero(256),
+                deque_size: 16,
+                priority: false,
+                codec_config: (),
+                peer_provider: manager.clone(),
+                strategy: Sequential,
+            },
+        );
+        let shared = Arc::new(Shared::new(db, Arc::clone(&engine), Mempool::new(limits), timing, planted));
+        let desk = Arc::new(Desk::default());
+        let running = Arc::new(Mutex::new(Running::default()));
+        let heard = Heard::default();
+        let (events, events_rx) = mpsc::unbounded_channel();
+        let (enter, enter_rx) = mpsc::unbounded_channel();
+        let (peers, peers_rx) = mpsc::unbounded_channel();
+        let (inbox, inbox_rx) = mpsc::unbounded_channel();
+        let (ours, ours_rx) = mpsc::channel(1024);
+        let app = App { shared: Arc::clone(&shared) };
+        let automaton = Inline::new(context.child("automaton"), app, marshal.clone(), epocher);
+        let epochs = Epochs {
+            context: context.child("epochs"),
+            shared: Arc::clone(&shared),
+            committees,
+            key,
+            marshal: marshal.clone(),
+            automaton,
             blocker: blocker.clone(),
-            mailbox_size: nonzero(256),
-            fetch_timeout: NonZeroDuration::new_panic(timing.fetch),
-            fetch_retry_delay: timing.fetch / 10,
-            priority_requests: false,
-            priority_responses: false,
-        },
-        channels.backfill,
-    );
-    let (buffer_engine, buffer) = buffered::Engine::new(
-        context.child("broadcast"),
-        buffered::Config {
-            public_key: me,
-            mailbox_size: nonzero(256),
-            deque_size: 16,
-            priority: false,
-            codec_config: (),
-            peer_provider: manager.clone(),
-            strategy: Sequential,
-        },
-    );
-    let shared = Arc::new(Shared::new(db, Arc::clone(&engine), Mempool::new(limits), timing, planted));
-    let desk = Arc::new(Desk::default());
-    let running = Arc::new(Mutex::new(Running::default()));
-    let heard = Heard::default();
-    let (events, events_rx) = mpsc::unbounded_channel();
-    let (enter, enter_rx) = mpsc::unbounded_channel();
-    let (peers, peers_rx) = mpsc::unbounded_channel();
-    let (inbox, inbox_rx) = mpsc::unbounded_channel();
-    let (ours, ours_rx) = mpsc::channel(1024);
-    let app = App { shared: Arc::clone(&shared) };
-    let automaton = Inline::new(context.child("automaton"), app, marshal.clone(), epocher);
-    let epochs = Epochs {
-        context: context.child("epochs"),
-        shared: Arc::clone(&shared),
-        committees,
-        key,
-        marshal: marshal.clone(),
-        automaton,
-        blocker: blocker.clone(),
-        cache,
-        partition,
-        running: Arc::clone(&running),
-        heard: Arc::clone(&heard),
-        events: events.clone(),
-    };
-    let node = key_id;
-    let (ask, orders) = Fetch::new();
-    let filler = Filler {
-        clock: context.child("fill_clock"),
-        shared: Arc::clone(&shared),
-        me: node,
-        fetch: ask.clone(),
-        blocker: Mutex::new(blocker.clone()),
-        events: events.clone(),
-    };
-    let seats = Seats {
-        clock: context.child("seats_clock"),
-        shared: Arc::clone(&shared),
-        desk: Arc::clone(&desk),
-        key: seat_key,
-        prover,
-        heard: Arc::clone(&heard),
-        fetch: ask,
-        blocker: blocker.clone(),
-        ours: ours.clone(),
-        events: events.clone(),
-    };
-    let serve = sync::serve(Arc::clone(&engine), db, Arc::clone(&shared.snapshots));
-    let (notices, notices_rx) = mpsc::channel(256);
-    let executor =
-        Executor { shared: Arc::clone(&shared), desk: Arc::clone(&desk), marshal, events, epochs: enter, peers };
-    let now = {
-        let clock = context.child("clock");
-        Arc::new(move || clock.current())
-    };
-    let handle = context.spawn({
-        let (shared, desk) = (Arc::clone(&shared), Arc::clone(&desk));
-        move |context| async move {
-            let mut parts = vec![buffer_engine.start(channels.broadcast)];
-            parts.push(marshal_actor.start(Inbox(inbox), buffer, backfill));
-            // Peers are those that vote now or next; those that are to come follow along.
-            let tracked = Arc::clone(&shared);
-            parts.push(context.child("peers").spawn(move |_| track(tracked, manager, peers_rx)));
-            parts.push(context.child("executor").dedicated().spawn(move |_| executor.run(inbox_rx)));
-            let links = (channels.vote, channels.certificate, channels.resolver);
-            parts.push(context.child("epochs").spawn(move |_| epochs.run(links, enter_rx)));
-            let (mut sender, mut receiver) = channels.fetch;
-            let (keeper, timeout) = (blocker.clone(), timing.fetch);
-            parts.push(context.child("fetch").dedicated().spawn(move |clock| async move {
-                fetch::run(&clock, (&mut sender, &mut receiver), orders, serve, Some(notices), keeper, timeout).await;
-            }));
-            parts.push(context.child("fill").dedicated().spawn(move |_| filler.run()));
-            parts.push(context.child("seats").spawn(move |_| seats.run(notices_rx)));
-            let (sender, receiver) = channels.mempool;
-            let (of, to) = (Arc::clone(&shared), desk);
-            parts.push(context.child("send").spawn(move |clock| gossip::send(clock, of, to, sender, ours_rx)));
-            parts.push(context.child("receive").spawn(move |clock| gossip::receive(clock, shared, receiver, blocker)));
-            // The replica ends with the first of its parts, and all others with it.
-            let _ = futures::future::select_all(parts).await;
-        }
-    });
-    let replica = Replica { shared, desk, running, heard, ours, now, handle: Mutex::new(Some(handle)) };
-    Ok((replica, events_rx))
+            cache,
+            partition,
+            keep_blocks: history.blocks,
+            running: Arc::clone(&running),
+            heard: Arc::clone(&heard),
+            events: events.clone(),
+        };
+        let node = key_id;
+        let (ask, orders) = Fetch::new();
+        let filler = Filler {
+            clock: context.child("fill_clock"),
+            shared: Arc::clone(&shared),
+            me: node,
+            fetch: ask.clone(),
+            blocker: Mutex::new(blocker.clone()),
+            events: events.clone(),
+        };
+        let seats = Seats {
+            clock: context.child("seats_clock"),
+            shared: Arc::clone(&shared),
+            desk: Arc::clone(&desk),
+            key: seat_key,
+            prover,
+            heard: Arc::clone(&heard),
+            fetch: ask,
+            blocker: blocker.clone(),
+            ours: ours.clone(),
+            events: events.clone(),
+        };
+        let serve = sync::serve(Arc::clone(&engine), db, Arc::clone(&shared.snapshots));
+        let (notices, notices_rx) = mpsc::channel(256);
+        let executor = Executor {
+            shared: Arc::clone(&shared),
+            desk: Arc::clone(&desk),
+            marshal,
+            events,
+            epochs: enter,
+            peers,
+            keep_blocks: history.blocks,
+        };
+        let now = {
+            let clock = context.child("clock");
+            Arc::new(move || clock.current())
+        };
+        let handle = context.spawn({
+            let (shared, desk) = (Arc::clone(&shared), Arc::clone(&desk));
+            move |context| async move {
+                let mut parts = vec![buffer_engine.start(channels.broadcast)];
+                parts.push(marshal_actor.start(Inbox(inbox), buffer, backfill));
+                // Peers are those that vote now or next; those that are to come follow along.
+                let tracked = Arc::clone(&shared);
+                parts.push(context.child("peers").spawn(move |_| track(tracked, manager, peers_rx)));
+                parts.push(context.child("executor").dedicated().spawn(move |_| executor.run(inbox_rx)));
+                let links = (channels.vote, channels.certificate, channels.resolver);
+                parts.push(context.child("epochs").spawn(move |_| epochs.run(links, enter_rx)));
+                let (mut sender, mut receiver) = channels.fetch;
+                let (keeper, timeout) = (blocker.clone(), timing.fetch);
+                parts.push(context.child("fetch").dedicated().spawn(move |clock| async move {
+                    fetch::run(&clock, (&mut sender, &mut receiver), orders, serve, Some(notices), keeper, timeout)
+                        .await;
+                }));
+                parts.push(context.child("fill").dedicated().spawn(move |_| filler.run()));
+                parts.push(context.child("seats").spawn(move |_| seats.run(notices_rx)));
+                let (sender, receiver) = channels.mempool;
+                let (of, to) = (Arc::clone(&shared), desk);
+                parts.push(context.child("send").spawn(move |clock| gossip::send(clock, of, to, sender, ours_rx)));
+                parts.push(
+                    context.child("receive").spawn(move |clock| gossip::receive(clock, shared, receiver, blocker)),
+                );
+                // The replica ends with the first of its parts, and all others with it.
+                let _ = futures::future::select_all(parts).await;
+            }
+        });
+        let replica = Replica { shared, desk, running, heard, ours, now, handle: Mutex::new(Some(handle)) };
+        Ok((replica, events_rx))
+    }
 }
 
 /// Tells the network whom the cluster speaks with, whenever that changes.

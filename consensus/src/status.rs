@@ -43,6 +43,9 @@ pub enum Event {
     Seat(Box<SeatChange>),
     /// A member signed votes that contradict each other: what slashes it.
     Conflict(Box<Evidence>),
+    /// The others are so far ahead that they do not give the blocks in between any more. The replica goes on asking; whoever runs it
+    /// stops it, fetches a snapshot with [`crate::join`], and starts it again.
+    Behind(Height),
     /// A quorum finalized a root that is not ours. The replica has stopped.
     Diverged {
         /// The block that says so.

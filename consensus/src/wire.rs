@@ -4,8 +4,9 @@ use crate::block::MESSAGE_BYTES_MAX;
 use borsh::{BorshDeserialize, BorshSerialize};
 use fluence_engine::{SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES};
 use fluence_types::answer::{CellRange, SegmentOpening};
-use fluence_types::block::Certificate;
+use fluence_types::block::{Certificate, Handover};
 use fluence_types::codec::{self, Bounded};
+use fluence_types::limits::HANDOVERS_MAX;
 use fluence_types::op::{NodeSignature, Seat};
 use fluence_types::tree::DbPreimage;
 use fluence_types::{BlockHash, DbRoot, Height, NodeId, SegmentRoot};
@@ -37,6 +38,10 @@ pub(crate) enum Ask {
     Head(Height),
     /// A piece of the snapshot with this digest.
     Chunk([u8; 32], u32),
+    /// The snapshot of just this height, if it is here.
+    HeadAt(Height),
+    /// How committees handed over, at the end of this epoch and later.
+    Handovers(u64),
 }
 
 /// What is answered.
@@ -50,6 +55,8 @@ pub(crate) enum Answer {
     Chunk(Bounded<u8, SNAPSHOT_CHUNK_BYTES>),
     /// Not here, not now, or too much at once. No fault of anyone.
     Not,
+    /// Handovers, oldest first.
+    Handovers(Bounded<Handover, HANDOVERS_MAX>),
 }
 
 /// What a member says of a snapshot it has.
@@ -60,9 +67,9 @@ pub(crate) struct SnapshotHead {
     pub(crate) block: BlockHash,
     pub(crate) len: u64,
     pub(crate) chunks: Bounded<[u8; 32], CHUNKS_MAX>,
-    /// Of a block that carries the root after `height`.
-    pub(crate) root_certificate: Certificate,
-    /// Of block `height` itself: where the log goes on. Not every member has it, for a block may be final by its descendant's.
+    /// Of a block that carries the root after `height`. Not every member has it, for a block may be final by its descendant's.
+    pub(crate) root_certificate: Option<Certificate>,
+    /// Of block `height` itself: where the log goes on. Likewise.
     pub(crate) floor: Option<Certificate>,
 }
 

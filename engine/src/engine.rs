@@ -107,7 +107,12 @@ impl Engine {
         for (db, anchor) in &anchors {
             let head = &databases.get(db).ok_or(EngineError::Missing(*db))?.head;
             let acknowledged = head.height == anchor.height && head.root == anchor.root;
-            let in_flight = head.height.0 == anchor.height.0 + 1;
+            let mut in_flight = head.height.0 == anchor.height.0 + 1;
+            if !acknowledged && !in_flight && head.height > anchor.height {
+                // A snapshot that took the state's place is in flight with the height it jumps to.
+                let made = Checkpoint { db: *db, height: head.height, root: head.root };
+                in_flight = crate::snapshot::origin(store.as_ref(), *db)? == Some(made);
+            }
             if !acknowledged && !in_flight {
                 return Err(EngineError::Behind { db: *db, have: head.height, root: head.root, anchor: anchor.height });
             }

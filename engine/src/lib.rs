@@ -18,6 +18,7 @@ mod fill;
 mod lease;
 mod nodes;
 mod past;
+mod renew;
 mod scrub;
 mod segment;
 mod snapshot;

@@ -12,6 +12,7 @@
 use crate::engine::{Engine, lock};
 use crate::keys::{self, Cf};
 use crate::past;
+use crate::renew::Moved;
 use crate::state::{BlockRecord, CollectedSegment, DbState, Head, Projection, StoredSegment, Writer, decode};
 use crate::store::{Anchor, Batch, Durability, Entry, MemStore, Store, StoreError, scan_all};
 use borsh::BorshDeserialize;
@@ -92,8 +93,8 @@ pub enum SnapshotError {
     /// The database is not kept here.
     #[error("database {0} is not kept here")]
     UnknownDatabase(DatabaseId),
-    /// The database is here already.
-    #[error("database {0} is here already")]
+    /// The database is here already, and not behind the snapshot.
+    #[error("database {0} is here already, and not behind the snapshot")]
     Here(DatabaseId),
     /// Too many records.
     #[error("the snapshot has more than {limit} bytes")]
@@ -199,8 +200,8 @@ impl Engine {
         Ok(Snapshot { height, root, block, bytes: out.bytes, chunks, digest })
     }
 
-    /// Begins a database's log at a snapshot, after block `block`. The caller has checked its digest; `note` is kept with it. All of
-    /// its segments become fills.
+    /// Begins a database's log at a snapshot, after block `block`; where the database is here and behind, the snapshot takes its place.
+    /// The caller has checked its digest; `notes` are kept with it. Segments whose cells are not here become fills.
     ///
     /// # Errors
     /// [`SnapshotError`]; nothing is written then.
@@ -210,13 +211,14 @@ impl Engine {
         bytes: &[u8],
         expected: &Checkpoint,
         block: BlockHash,
-        note: Option<(&[u8], Vec<u8>)>,
+        notes: Vec<(Vec<u8>, Vec<u8>)>,
     ) -> Result<(), SnapshotError> {
         let _turn = lock(&self.turn);
-        if self.state(db).is_some() {
+        let before = self.state(db);
+        if before.as_ref().is_some_and(|before| before.head.height >= expected.height) {
             return Err(SnapshotError::Here(db));
         }
-        let (state, mut batch) = read(db, bytes)?;
+        let (state, records) = read(db, bytes)?;
         let made = state.checkpoint();
         if made != *expected {
             return Err(SnapshotError::Root { height: made.height, root: made.root, expected: *expected });
@@ -225,20 +227,27 @@ impl Engine {
             let why = format!("its last block is {}, not {block}", state.head.block);
             return Err(SnapshotError::Malformed { db, why });
         }
+        let mut batch = Batch::new();
+        let mut moved = match &before {
+            Some(before) => self.clear(&mut batch, before, &state)?,
+            None => Moved::default(),
+        };
+        for (cf, key, value) in records.writes() {
+            batch.put(cf, key.to_vec(), value.expect("a snapshot removes nothing").to_vec());
+        }
         past::begin(&mut batch, &state);
         batch.put(Cf::State, keys::origin(db), codec::encode(&made));
-        if let Some((name, value)) = note {
-            batch.put(Cf::State, keys::note(db, name), value);
+        for (name, value) in notes {
+            batch.put(Cf::State, keys::note(db, &name), value);
         }
-        let roots: Vec<SegmentRoot> = state.segments.keys().copied().collect();
-        for segment in state.segments.values() {
-            self.uploads.begin_fill(&mut batch, db, segment.preimage, 0);
-        }
+        self.begin_fills(&mut batch, &mut moved, before.as_deref(), &state);
         batch.anchor(db, Anchor { height: made.height, root: made.root });
         if let Err(e) = self.store.commit(batch, Durability::Synced) {
-            roots.iter().for_each(|root| self.uploads.forget_fill(db, *root));
+            moved.undo(self, db);
             return Err(e.into());
         }
+        moved.done(self, db);
+        lock(&self.lost).retain(|(of, root, _)| *of != db || state.segments.contains_key(root));
         self.begin(state);
         Ok(())
     }

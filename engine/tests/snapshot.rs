@@ -55,7 +55,7 @@ fn rich() -> (Engine, TestDb) {
 }
 
 fn import(engine: &Engine, db: DatabaseId, s: &Snapshot, bytes: &[u8]) -> Result<(), SnapshotError> {
-    engine.import(db, bytes, &Checkpoint { db, height: s.height, root: s.root }, s.block, None)
+    engine.import(db, bytes, &Checkpoint { db, height: s.height, root: s.root }, s.block, vec![])
 }
 
 /// The records of a snapshot: prefix, rest of the key, value.
@@ -94,7 +94,7 @@ fn an_imported_database_goes_on_to_the_same_roots_and_exports_the_same_bytes() {
     let store = Arc::new(MemStore::new());
     let mut here = open(&store);
     let (id, expected) = (twin.db, there.checkpoint(twin.db).unwrap());
-    here.import(id, &snapshot.bytes, &expected, snapshot.block, Some((b"mine", vec![1, 2]))).unwrap();
+    here.import(id, &snapshot.bytes, &expected, snapshot.block, vec![(b"mine".to_vec(), vec![1, 2])]).unwrap();
     assert!(matches!(import(&here, id, &snapshot, &snapshot.bytes), Err(SnapshotError::Here(_))));
     for restart in [false, true] {
         if restart {
@@ -245,9 +245,9 @@ fn refuses_bytes_that_are_no_snapshot_of_this_database_or_of_another_root() {
     }
     malformed(import(&here, id, &s, &[&s.bytes[..], &[0]].concat()));
     let wrong = Checkpoint { db: id, height: Height(s.height.0 + 1), root: s.root };
-    assert!(matches!(here.import(id, &s.bytes, &wrong, s.block, None), Err(SnapshotError::Root { .. })));
+    assert!(matches!(here.import(id, &s.bytes, &wrong, s.block, vec![]), Err(SnapshotError::Root { .. })));
     let wrong = Checkpoint { db: id, height: s.height, root: Default::default() };
-    assert!(matches!(here.import(id, &s.bytes, &wrong, s.block, None), Err(SnapshotError::Root { .. })));
+    assert!(matches!(here.import(id, &s.bytes, &wrong, s.block, vec![]), Err(SnapshotError::Root { .. })));
     let right = Checkpoint { db: id, height: s.height, root: s.root };
     malformed(here.import(id, &s.bytes, &right, BlockHash::default(), None));
     // A head with more slots than there can be costs an error, not memory.

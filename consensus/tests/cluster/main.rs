@@ -2,6 +2,7 @@
 
 mod filling;
 mod joining;
+mod pruning;
 mod tamper;
 mod world;
 

@@ -5,8 +5,8 @@ use commonware_p2p::simulated::{Config as NetConfig, Control, Link, Network, Ora
 use commonware_runtime::{Clock, Quota, Runner, Supervisor, deterministic};
 use commonware_utils::probability;
 use fluence_consensus::{
-    Channels, Config, Event, Identity, JoinConfig, JoinError, MESSAGE_BYTES_MAX, Openings, Origin, Replica, Timing,
-    identity, join, origin, start,
+    Channels, Config, Event, History, Identity, JoinConfig, JoinError, MESSAGE_BYTES_MAX, Openings, Origin, Parts,
+    Replica, StartError, Timing, identity, join, origin,
 };
 use fluence_crypto::secret::Secret;
 use fluence_crypto::sign::{NodeKey, verify_op};
@@ -61,6 +61,7 @@ pub(crate) struct World {
     /// Members, then those that are none.
     pub(crate) nodes: Vec<Node>,
     pub(crate) timing: Timing,
+    pub(crate) history: History,
     /// The version of projection 0.
     pub(crate) version: u64,
 }
@@ -116,7 +117,8 @@ impl World {
                 }
             }
             let timing = Timing::default();
-            let world = Self { context: context.child("world"), oracle, db, nodes, genesis, timing, version: 0 };
+            let (history, context_of_world) = (History::default(), context.child("world"));
+            let world = Self { context: context_of_world, oracle, db, nodes, genesis, timing, history, version: 0 };
             test(world).await;
             context.auditor().state()
         })
@@ -154,6 +156,15 @@ impl World {
     }
 
     async fn start_over(&mut self, i: usize, fetch: Linked) {
+        self.try_over(i, fetch).await.unwrap();
+    }
+
+    pub(crate) async fn try_start(&mut self, i: usize) -> Result<(), StartError> {
+        let fetch = self.link(i, 6).await;
+        self.try_over(i, fetch).await
+    }
+
+    async fn try_over(&mut self, i: usize, fetch: Linked) -> Result<(), StartError> {
         let channels = Channels {
             vote: self.link(i, 0).await,
             certificate: self.link(i, 1).await,
@@ -173,14 +184,17 @@ impl World {
             },
             timing: self.timing,
             limits: fluence_consensus::MempoolLimits::default(),
+            history: self.history,
             partition: format!("node-{i}"),
             prover: Arc::new(Openings::new(Arc::clone(&engine))),
         };
         let (context, control) = (self.child(i), self.control(i));
         let manager = self.oracle.manager();
-        let (replica, events) = start(context, engine, config, channels, manager, control).await.unwrap();
+        let parts = Parts { context, engine, config, channels, manager, blocker: control };
+        let (replica, events) = parts.start().await?;
         self.nodes[i].replica = Some(replica);
         self.nodes[i].events = Some(events);
+        Ok(())
     }
 
     /// Fetches a snapshot for a node that has none.
@@ -189,7 +203,7 @@ impl World {
         self.fetch_at(i, patience, now).await
     }
 
-    /// The same, trusting the committees of `epoch` and the next.
+    /// The same, trusting the committee of `epoch`, and those that it leads to.
     pub(crate) async fn fetch_at(
         &mut self,
         i: usize,
@@ -197,19 +211,22 @@ impl World {
         epoch: u64,
     ) -> Result<(Certificate, Linked), JoinError> {
         let mut link = self.link(i, 6).await;
-        let mut committees = BTreeMap::new();
-        // What a client would follow from the chain.
-        for epoch in epoch..epoch + 2 {
-            let known = self.nodes[0].engine.committee(self.db.db, epoch).unwrap();
-            let next = self.nodes[0].engine.view(self.db.db).unwrap().next_members().clone();
-            committees.insert(epoch, known.unwrap_or(next));
-        }
+        // What a client would take from the chain.
+        let known = self.nodes[0].engine.committee(self.db.db, epoch).unwrap().unwrap();
+        let committees = BTreeMap::from([(epoch, known)]);
         let (db, key, timing) = (self.db.db, Arc::clone(&self.nodes[i].key), self.timing);
         let config = JoinConfig { db, key, committees, timing, patience };
         let (context, control) = (self.child(i), self.control(i));
         let engine = Arc::clone(&self.nodes[i].engine);
         let certificate = join(context, engine, config, &mut link, &mut self.oracle.manager(), control).await?;
         Ok((certificate, link))
+    }
+
+    /// The same as [`World::join`], trusting the committee of `epoch`.
+    pub(crate) async fn join_at(&mut self, i: usize, epoch: u64) -> Certificate {
+        let (certificate, link) = self.fetch_at(i, Duration::from_secs(120), epoch).await.unwrap();
+        self.start_over(i, link).await;
+        certificate
     }
 
     /// Fetches a snapshot and follows from there.

@@ -3,13 +3,17 @@
 use super::{Replicas, evidence, notes};
 use crate::net::NetHandle;
 use crate::net::cluster::{Channel, ClusterPeers, ClusterReceiver, ClusterSender};
-use commonware_runtime::{Runner, Spawner, Supervisor, tokio as runtime};
-use fluence_consensus::{Channels, Config, Event, JoinConfig, MempoolLimits, Prover, Replica, Timing, join, start};
+use commonware_runtime::{Clock, Runner, Spawner, Supervisor, tokio as runtime};
+use fluence_consensus::{
+    Channels, Config, Event, History, JoinConfig, MempoolLimits, Parts, Prover, Replica, Timing, join,
+};
 use fluence_crypto::sign::NodeKey;
 use fluence_engine::Engine;
-use fluence_types::block::{Certificate, Handover, Members, ends_epoch};
+use fluence_types::block::{Members, epoch_of};
 use fluence_types::op::ClusterChange;
-use fluence_types::{DatabaseId, NodeId};
+use fluence_types::{DatabaseId, Height, NodeId};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,12 +21,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Epochs for which a committee that was vouched for is taken, unless it hands over.
-const EPOCHS_AHEAD: u64 = 256;
 /// Last epoch that a committee may be vouched for in: its heights stay far below 2^64.
-pub(super) const EPOCH_MAX: u64 = (1 << 48) - EPOCHS_AHEAD;
+pub(super) const EPOCH_MAX: u64 = 1 << 48;
 /// Databases whose state is fetched at once: anybody may ask for it.
 const FOLLOWING_MAX: usize = 16;
+/// Looks, 50 ms apart, whether a replica that was stopped has let go of its channels.
+const LETTING_GO: usize = 200;
 /// Longest fetch of a database's state.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -78,6 +82,14 @@ pub(super) struct Host {
 pub(super) struct Following {
     peers: ClusterPeers,
     members: BTreeSet<NodeId>,
+}
+
+/// Why nobody hears a replica any more.
+#[derive(PartialEq, Eq)]
+enum Ended {
+    Stopped,
+    /// It needs a snapshot.
+    Behind,
 }
 
 /// What a replica needs of the network.
@@ -157,22 +169,71 @@ impl Host {
             origin,
             timing: host.config.timing,
             limits: MempoolLimits::default(),
+            history: History::default(),
             partition: hex::encode(db.as_bytes()),
             prover: Arc::clone(&host.prover),
         };
         let of_db = context.child("cluster").with_attribute("db", db);
         let engine = Arc::clone(&host.engine);
-        let (replica, events) =
-            start(of_db, engine, config, channels, peers.clone(), peers.clone()).await.map_err(|e| e.to_string())?;
+        let (manager, blocker) = (peers.clone(), peers.clone());
+        let parts = Parts { context: of_db, engine, config, channels, manager, blocker };
+        let (replica, events) = parts.start().await.map_err(|e| e.to_string())?;
         let present = peers.present();
         let hosted = Arc::new(Hosted { replica: Arc::new(replica), peers, present });
         host.hosted.write().unwrap_or_else(PoisonError::into_inner).insert(db, hosted);
         let listener = Arc::clone(host);
-        context
-            .child("events")
-            .with_attribute("db", db)
-            .spawn(move |_| async move { listener.listen(db, events).await });
+        context.child("events").with_attribute("db", db).spawn(move |context| async move {
+            if listener.listen(db, events).await == Ended::Behind {
+                Self::catch_up(listener, context, db).await;
+            }
+        });
         Ok(())
+    }
+
+    /// Brings a database forward whose blocks the others do not give any more: its state is replaced by a later snapshot. Runs for as long
+    /// as the replica that it starts then.
+    fn catch_up(host: Arc<Self>, context: runtime::Context, db: DatabaseId) -> BoxFuture<'static, ()> {
+        async move {
+            let old = host.hosted.write().unwrap_or_else(PoisonError::into_inner).remove(&db);
+            if let Some(old) = old {
+                old.replica.stop();
+            }
+            // Its tasks let go of their channels when they are polled next.
+            let mut links = host.links(db);
+            for _ in 0..LETTING_GO {
+                if links.is_ok() {
+                    break;
+                }
+                context.sleep(Duration::from_millis(50)).await;
+                links = host.links(db);
+            }
+            let mut links = match links {
+                Ok(links) => links,
+                Err(why) => return tracing::error!(%db, %why, "a database that is behind cannot be brought forward"),
+            };
+            let epoch = host.engine.head(db).map_or(0, |head| epoch_of(Height(head.height.0 + 1)));
+            let members = host.engine.committee(db, epoch).ok().flatten().unwrap_or_default();
+            let join_config = JoinConfig {
+                db,
+                key: Arc::clone(&host.key),
+                committees: BTreeMap::from([(epoch, members)]),
+                timing: host.config.timing,
+                patience: PATIENCE,
+            };
+            let (engine, mut manager) = (Arc::clone(&host.engine), links.peers.clone());
+            let (of_join, blocker) = (context.child("fetch"), links.peers.clone());
+            match join(of_join, engine, join_config, &mut links.channels.fetch, &mut manager, blocker).await {
+                Ok(floor) => tracing::info!(%db, height = %floor.header.height, "brought forward by a snapshot"),
+                // It goes on from where it was, and says again that it is behind.
+                Err(error) => tracing::error!(%db, %error, "no snapshot for a database that is behind"),
+            }
+            match Self::start(&host, &context, db, links).await {
+                // The replica is a child of this task.
+                Ok(()) => std::future::pending::<()>().await,
+                Err(why) => tracing::error!(%db, %why, "the replica of a database does not start"),
+            }
+        }
+        .boxed()
     }
 
     /// Fetches a database from its members in a task of its own; once at a time.
@@ -193,7 +254,7 @@ impl Host {
         let join_config = JoinConfig {
             db,
             key: Arc::clone(&host.key),
-            committees: (epoch..epoch + EPOCHS_AHEAD).map(|e| (e, members.clone())).collect(),
+            committees: BTreeMap::from([(epoch, members.clone())]),
             timing: host.config.timing,
             patience: PATIENCE,
         };
@@ -267,15 +328,18 @@ impl Host {
         }
     }
 
-    /// Hears what a replica says, until it ends.
-    async fn listen(&self, db: DatabaseId, mut events: mpsc::UnboundedReceiver<Event>) {
+    /// Hears what a replica says, until it ends or cannot go on by itself.
+    async fn listen(&self, db: DatabaseId, mut events: mpsc::UnboundedReceiver<Event>) -> Ended {
         let label = db.to_string();
         while let Some(event) = events.recv().await {
             match event {
                 Event::Executed(height) => {
                     metrics::gauge!("fluence_cluster_height", "db" => label.clone()).set(height.0 as f64);
                 }
-                Event::Certified(certificate) => self.certified(db, &certificate),
+                Event::Certified(certificate) => {
+                    metrics::gauge!("fluence_cluster_certified_height", "db" => label.clone())
+                        .set(certificate.header.executed_height.0 as f64);
+                }
                 Event::Epoch(epoch) => {
                     metrics::gauge!("fluence_cluster_epoch", "db" => label.clone()).set(epoch as f64);
                 }
@@ -286,7 +350,12 @@ impl Host {
                 Event::Diverged { height, why } => {
                     tracing::error!(%db, %height, %why, "DIVERGED: a quorum finalized what this node cannot execute; the node stops");
                     self.failed.cancel();
-                    return;
+                    return Ended::Stopped;
+                }
+                Event::Behind(height) => {
+                    tracing::warn!(%db, %height, "the others are too far ahead");
+                    metrics::counter!("fluence_cluster_behind_total").increment(1);
+                    return Ended::Behind;
                 }
                 Event::Failed { height, why } => {
                     tracing::error!(%db, %height, %why, "DISK: the store does not take a block; the node stops, and executes it after the next start");
@@ -296,25 +365,7 @@ impl Host {
                 _ => {}
             }
         }
-    }
-
-    fn certified(&self, db: DatabaseId, certificate: &Certificate) {
-        let header = &certificate.header;
-        metrics::gauge!("fluence_cluster_certified_height", "db" => db.to_string())
-            .set(header.executed_height.0 as f64);
-        if !ends_epoch(header.height) {
-            return;
-        }
-        let committee = |epoch| self.engine.committee(db, epoch).ok().flatten();
-        let (now, next) = (committee(header.consensus_epoch), committee(header.consensus_epoch + 1));
-        let (Some(now), Some(members)) = (now, next) else { return };
-        if now == members {
-            return;
-        }
-        let handover = Handover { certificate: certificate.clone(), members };
-        if let Err(error) = notes::set_handover(&self.engine, db, &handover) {
-            tracing::error!(%db, %error, "a handover cannot be noted");
-        }
+        Ended::Stopped
     }
 
     fn conflict(&self, db: DatabaseId, found: &fluence_consensus::Evidence) {

@@ -260,7 +260,7 @@ impl Log for ClusterLog {
     }
 
     fn handovers(&self, db: DatabaseId, from_epoch: u64) -> Vec<Handover> {
-        notes::handovers(&self.engine, db, from_epoch, HANDOVERS_MAX)
+        fluence_consensus::handovers(&self.engine, db, from_epoch, HANDOVERS_MAX)
     }
 
     fn cluster(&self, db: DatabaseId) -> Option<ClusterStatus> {

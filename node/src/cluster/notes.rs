@@ -1,8 +1,8 @@
-//! What a node notes beside a database: where its log began here, where members are reached, and how committees were handed over.
+//! What a node notes beside a database: where its log began here, and where members are reached.
 
 use fluence_consensus::Origin;
 use fluence_engine::{Engine, StoreError};
-use fluence_types::block::{Block, Handover};
+use fluence_types::block::Block;
 use fluence_types::codec::{self, Bounded};
 use fluence_types::limits::{BLOCK_BYTES_MAX, MEMBERS_MAX};
 use fluence_types::{DatabaseId, NodeId};
@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 
 const GENESIS: &[u8] = b"genesis";
 const ADDRESSES: &[u8] = b"addresses";
-const HANDOVER: &[u8] = b"handover/";
 /// Longest record but the genesis block.
 const RECORD_MAX: usize = 64 << 10;
 /// Nodes whose addresses are noted: members and those that wait.
@@ -66,18 +65,4 @@ pub(super) fn set_addresses(
     let all: Vec<_> = known.iter().take(KNOWN_MAX).map(|(node, a)| (*node, list(a))).collect();
     let all: Addresses = Bounded::new(all).expect("cut to the limit");
     engine.set_note(db, ADDRESSES, codec::encode(&all))
-}
-
-/// Notes how an epoch's committee handed over to the next.
-pub(super) fn set_handover(engine: &Engine, db: DatabaseId, handover: &Handover) -> Result<(), StoreError> {
-    let epoch = handover.certificate.header.consensus_epoch;
-    engine.set_note(db, &[HANDOVER, &epoch.to_be_bytes()].concat(), codec::encode(handover))
-}
-
-/// The handovers at the ends of `from_epoch` and later, oldest first.
-pub(super) fn handovers(engine: &Engine, db: DatabaseId, from_epoch: u64, max: usize) -> Vec<Handover> {
-    let notes = engine.notes(db, HANDOVER).unwrap_or_default();
-    let from = [HANDOVER, &from_epoch.to_be_bytes()].concat();
-    let later = notes.into_iter().filter(|(name, _)| *name >= from);
-    later.filter_map(|(_, bytes)| codec::decode("handover", &bytes, RECORD_MAX).ok()).take(max).collect()
 }

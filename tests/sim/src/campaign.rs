@@ -1,7 +1,7 @@
 //! Many seeds, on all cores, in the same order whatever the cores do.
 
 use crate::run::{Outcome, run};
-use crate::scenario::{Fault, Planted};
+use crate::scenario::{Change, Fault, Planted};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -32,6 +32,10 @@ pub struct Summary {
     pub caught: u64,
     /// Seeds that reached a later consensus epoch.
     pub epochs: u64,
+    /// Seeds in which the members changed, by [`Change::KINDS`].
+    pub changes: [u64; Change::KINDS.len()],
+    /// Snapshots that nodes began with.
+    pub snapshots: u64,
     /// The longest time from the end of all faults until everything asked was done, in virtual milliseconds.
     pub healed_ms_max: u64,
     /// What did not hold, by seed.
@@ -59,6 +63,10 @@ impl Summary {
         self.acts += outcome.acts;
         self.caught += u64::from(outcome.evidence > 0);
         self.epochs += u64::from(outcome.epochs > 0);
+        if let Some(change) = outcome.change {
+            self.changes[change.kind()] += 1;
+        }
+        self.snapshots += outcome.snapshots;
         self.healed_ms_max = self.healed_ms_max.max(outcome.healed_ms);
         self.violations.extend(outcome.violations.iter().map(|v| (outcome.seed, v.clone())));
         let mut hasher = blake3::Hasher::new();

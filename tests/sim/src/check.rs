@@ -4,32 +4,36 @@
 //! agreement        one block, one record, one root at every height of every honest member
 //! no loss          what an honest member answered is in the blocks, with that outcome
 //! re-execution     all blocks from genesis into a fresh engine give every certified root; every certificate verifies
+//! handovers        every honest member can show how the first committee became the last
 //! availability     every honest member has the cells of every live segment, and they are the segment's
 //! serializability  every outcome is that of the sequential model; what was answered before another was asked comes first
 //! ```
 
 use crate::model::Model;
 use crate::record::Notes;
+use fluence_consensus::handovers;
 use fluence_crypto::sign::op_id;
-use fluence_crypto::vote::verify_certificate;
+use fluence_crypto::vote::{members_hash, verify_certificate};
 use fluence_crypto::{field, tree::multi_root};
 use fluence_engine::testkit::TestDb;
 use fluence_engine::{Engine, EngineConfig, MemStore, SegmentSummary, VerifiedBlock, View};
 use fluence_types::answer::{CellRange, OpenRequest, SegmentRanges};
-use fluence_types::block::Members;
+use fluence_types::block::{Members, ends_epoch, epoch_of};
 use fluence_types::op::OpOutcome;
 use fluence_types::{Height, SegmentRoot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Everything wrong with a run. `honest` are the engines of the honest members, by place.
-pub(crate) fn check(notes: &Notes, db: &TestDb, honest: &[(usize, Arc<Engine>)]) -> Vec<String> {
+/// Everything wrong with a run. `honest` are the engines of the honest nodes, by place; those of `staying` are members at its end.
+pub(crate) fn check(notes: &Notes, db: &TestDb, honest: &[(usize, Arc<Engine>)], staying: &[usize]) -> Vec<String> {
     let mut wrong = notes.violations.clone();
     let fresh = Engine::open(Arc::new(MemStore::new()), EngineConfig::default()).expect("an empty store opens");
     let top = re_execute(notes, &fresh, &mut wrong);
     agree(db, honest, &fresh, top, &mut wrong);
     certificates(notes, db, &fresh, top, &mut wrong);
-    bytes(notes, db, honest, &mut wrong);
+    let honest: Vec<_> = honest.iter().filter(|(node, _)| staying.contains(node)).cloned().collect();
+    handed_over(db, &honest, &fresh, top, &mut wrong);
+    bytes(notes, db, &honest, &mut wrong);
     serial(notes, &mut wrong);
     wrong
 }
@@ -69,11 +73,19 @@ fn agree(db: &TestDb, honest: &[(usize, Arc<Engine>)], fresh: &Engine, top: Heig
 }
 
 fn certificates(notes: &Notes, db: &TestDb, fresh: &Engine, top: Height, wrong: &mut Vec<String>) {
-    let members: Members = db.member_list();
     for certificate in notes.certificates.values() {
         let header = &certificate.header;
-        if let Err(why) = verify_certificate(certificate, &members) {
-            wrong.push(format!("certificate of block {}: {why}", header.height));
+        // Who may sign is what re-execution made of the seats.
+        match fresh.committee(db.db, header.consensus_epoch).ok().flatten() {
+            Some(members) => {
+                if let Err(why) = verify_certificate(certificate, &members) {
+                    wrong.push(format!("certificate of block {}: {why}", header.height));
+                }
+            }
+            None if header.height <= top => {
+                wrong.push(format!("certificate of block {}: no such epoch", header.height))
+            }
+            None => {}
         }
         if header.height <= top {
             let ours = fresh.block_record(db.db, header.executed_height).ok().flatten();
@@ -86,6 +98,29 @@ fn certificates(notes: &Notes, db: &TestDb, fresh: &Engine, top: Height, wrong: 
                     ours.map(|r| r.root)
                 ));
             }
+        }
+    }
+}
+
+/// Follows the handovers that each honest member keeps, from the first committee to that of the last block.
+fn handed_over(db: &TestDb, honest: &[(usize, Arc<Engine>)], fresh: &Engine, top: Height, wrong: &mut Vec<String>) {
+    let epoch = epoch_of(top);
+    for (member, engine) in honest {
+        let mut committee: Members = db.member_list();
+        for handover in handovers(engine, db.db, 0, 64) {
+            let header = &handover.certificate.header;
+            let signed = verify_certificate(&handover.certificate, &committee).is_ok();
+            let named = members_hash(&handover.members) == Ok(header.next_members_hash);
+            if !signed || !named || !ends_epoch(header.height) {
+                wrong.push(format!("handover: member {member} keeps one of block {} that is none", header.height));
+                return;
+            }
+            if header.consensus_epoch < epoch {
+                committee = handover.members;
+            }
+        }
+        if fresh.committee(db.db, epoch).ok().flatten() != Some(committee) {
+            wrong.push(format!("handover: member {member} cannot show who is in the committee of epoch {epoch}"));
         }
     }
 }
@@ -135,16 +170,13 @@ fn open(view: &View<'_>, segment: &SegmentSummary) -> Result<(), String> {
 fn serial(notes: &Notes, wrong: &mut Vec<String>) {
     let Some((genesis, _)) = notes.blocks.get(&Height(0)) else { return };
     let created = &genesis.ops[0].unsigned;
-    let members = match &created.op {
-        fluence_types::op::Op::CreateDatabase { members } => members.len(),
-        _ => 0,
-    };
+    let fluence_types::op::Op::CreateDatabase { members } = &created.op else { return };
     let mut model = Model::create(created, op_id(created), members);
     // Where each operation was done or last refused.
     let mut places: BTreeMap<_, (Height, usize, OpOutcome)> = BTreeMap::new();
     for (height, (block, outcomes)) in notes.blocks.iter().filter(|(h, _)| **h > Height(0)) {
         for (index, (op, receipt)) in block.ops.iter().zip(outcomes).enumerate() {
-            if let Err(why) = model.act(&op.unsigned, receipt.op, &receipt.outcome) {
+            if let Err(why) = model.act(*height, &op.unsigned, receipt.op, &receipt.outcome) {
                 wrong.push(format!("serializability: block {height}, operation {}: {why}", receipt.op));
             }
             let place = (*height, index, receipt.outcome.clone());

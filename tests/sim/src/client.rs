@@ -2,15 +2,15 @@
 //!
 //! Rule    an answer counts only from an honest member and with a certificate that verifies: what a real client would take.
 
-use crate::scenario::{Manner, Scenario};
-use crate::world::{Running, Shared, lock};
+use crate::scenario::{Change, Manner, Scenario};
+use crate::world::{Running, Shared, lock, millis};
 use commonware_runtime::{Clock, deterministic};
 use fluence_consensus::SubmitError;
 use fluence_crypto::sign::{NodeKey, VerifiedOp, op_id, sign_op, sign_receipt, verify_op};
 use fluence_crypto::vote::verify_certificate;
 use fluence_engine::testkit::{TestDb, TestSegment, TestWriter, change, commit, define, schema};
-use fluence_types::block::Certificate;
-use fluence_types::op::{Delivery, Op, OpReceipt, Receipt, SegmentRef, SignedOp};
+use fluence_types::block::{Certificate, Members, position};
+use fluence_types::op::{ClusterChange, Delivery, Op, OpReceipt, Receipt, SegmentRef, SignedOp};
 use fluence_types::{Address, DatabaseId, Height, OpId, ProjectionId};
 use futures::future::{Either, select};
 use rand::rngs::StdRng;
@@ -33,6 +33,8 @@ pub(crate) struct Client {
     pub(crate) writer: TestWriter,
     /// All writers.
     pub(crate) writers: Vec<Address>,
+    /// Keys of all nodes.
+    pub(crate) keys: Arc<Vec<NodeKey>>,
     /// Counts those that have finished.
     pub(crate) done: Arc<AtomicUsize>,
     pub(crate) rng: StdRng,
@@ -54,7 +56,7 @@ impl Client {
     pub(crate) fn new(
         index: usize,
         context: deterministic::Context,
-        (scenario, shared, db): (Arc<Scenario>, Arc<Shared>, Arc<TestDb>),
+        (scenario, shared, db, keys): (Arc<Scenario>, Arc<Shared>, Arc<TestDb>, Arc<Vec<NodeKey>>),
         done: Arc<AtomicUsize>,
     ) -> Self {
         let seed = scenario.seed;
@@ -64,7 +66,7 @@ impl Client {
         }
         let writers = (0..scenario.writers.len()).map(|i| key(seed, i).key.address()).collect();
         let rng = StdRng::seed_from_u64(seed ^ 0x0c11_e470 ^ (index as u64) << 32);
-        Self { index, context, scenario, shared, db, writer, writers, done, rng, made: 0, past: Vec::new() }
+        Self { index, context, scenario, shared, db, writer, writers, keys, done, rng, made: 0, past: Vec::new() }
     }
 
     pub(crate) async fn run(mut self) {
@@ -77,16 +79,46 @@ impl Client {
             writers.sort();
             let writers: Op = Op::SetWriters { writers: writers.try_into().expect("a few") };
             self.act(&|_, _| Some(writers.clone())).await;
+            self.wish().await;
         }
         for _ in 0..plan.ops {
             let pause = self.rng.gen_range(1..=plan.pause_ms);
-            self.context.sleep(Duration::from_millis(pause)).await;
+            self.pause(pause, plan.manner).await;
             if self.is_over() {
                 break;
             }
             self.transact(plan.manner).await;
         }
         self.done.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Waits. A patient writer, who never sends anything twice, comes at the worst moment: when its member is the one that is cut off.
+    async fn pause(&self, ms: u64, manner: Manner) {
+        if manner != Manner::Patient {
+            return self.context.sleep(Duration::from_millis(ms)).await;
+        }
+        self.shared.patient.fetch_add(1, Ordering::SeqCst);
+        let until = self.context.current() + Duration::from_millis(ms);
+        while self.context.current() < until && lock(&self.shared.near).is_none() {
+            self.context.sleep(Duration::from_millis(10)).await;
+        }
+        self.shared.patient.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// What the owner wishes of the members.
+    async fn wish(&mut self) {
+        let Some((at, change)) = self.scenario.change else { return };
+        let wait = at.saturating_sub(millis(self.context.current()));
+        self.context.sleep(Duration::from_millis(wait)).await;
+        let id = |member: usize| self.keys[member].id();
+        let newcomer = || self.keys[self.scenario.members].member();
+        let wish = match change {
+            Change::Join => ClusterChange::Join(newcomer()),
+            Change::Leave(out) => ClusterChange::Leave(id(out)),
+            Change::Replace(out) => ClusterChange::Replace { out: id(out), with: newcomer() },
+        };
+        *lock(&self.shared.leaving) = change.out();
+        self.act(&|_, _| Some(Op::Cluster(wish.clone()))).await;
     }
 
     fn is_over(&self) -> bool {
@@ -96,9 +128,12 @@ impl Client {
     /// A member that runs; a liar's now and then.
     async fn member(&mut self) -> (usize, Running) {
         loop {
-            let near = *lock(&self.shared.near);
+            let leaving = *lock(&self.shared.leaving);
+            let near = lock(&self.shared.near).filter(|near| *near < self.scenario.members);
             let member = near.unwrap_or_else(|| self.rng.gen_range(0..self.scenario.members));
-            if let Some(running) = self.shared.running(member) {
+            if Some(member) != leaving
+                && let Some(running) = self.shared.running(member)
+            {
                 return (member, running);
             }
             self.context.sleep(Duration::from_millis(100)).await;
@@ -240,7 +275,8 @@ impl Client {
                 Either::Left((answer, _)) => return Some(answer),
                 Either::Right((_, rest)) => answer = rest,
             }
-            if self.shared.running(member).is_none_or(|now| now.start != running.start) {
+            let leaves = *lock(&self.shared.leaving) == Some(member);
+            if leaves || self.shared.running(member).is_none_or(|now| now.start != running.start) {
                 return None;
             }
         }
@@ -261,7 +297,10 @@ impl Client {
     }
 
     fn is_good(&self, receipt: &OpReceipt, certificate: &Certificate) -> bool {
-        if let Err(why) = verify_certificate(certificate, &self.db.member_list()) {
+        let committee = self.shared.committee(&self.scenario, self.db.db, certificate.header.consensus_epoch);
+        // Nobody runs that knows it: asked again later.
+        let Some(members) = committee else { return false };
+        if let Err(why) = verify_certificate(certificate, &members) {
             self.shared.record.violation(format!("a certificate that does not verify: {why}"));
             return false;
         }
@@ -293,6 +332,8 @@ impl Client {
             self.shared.record.asked(op_id(&signed.unsigned), self.index, at);
         }
         loop {
+            // Each comes first in turn: what waits keeps the other out of the pools, and a refused one may wait again and again.
+            pair.reverse();
             for signed in &pair {
                 let (_, running) = self.member().await;
                 let verified = verify_op(signed.clone()).expect("it is signed");
@@ -362,7 +403,7 @@ fn build(
             let segment = TestSegment::new(seed, &schema(1, 0), 1, bytes);
             let appended = match by {
                 By::Inline => segment.inline(),
-                By::Receipts => upload(seed, (scenario, db, shared), &segment)?,
+                By::Receipts => upload(seed, (scenario, db, shared), view.members(), &segment)?,
                 By::TooFewReceipts => too_few_receipts(db, &segment),
             };
             let retire = if entry.live.len() >= LIVE_MAX { entry.live[..4].to_vec() } else { Vec::new() };
@@ -376,11 +417,13 @@ fn build(
 fn upload(
     seed: u64,
     (scenario, db, shared): (&Scenario, &TestDb, &Shared),
+    members: &Members,
     segment: &TestSegment,
 ) -> Option<SegmentRef> {
-    let mut order: Vec<usize> = (0..scenario.members).collect();
+    let is_member = |member: &usize| position(members, &db.members[*member].id()).is_some();
+    let mut order: Vec<usize> = (0..scenario.members).filter(is_member).collect();
     order.shuffle(&mut StdRng::seed_from_u64(seed));
-    let quorum = 2 * ((scenario.members - 1) / 3) + 1;
+    let quorum = members.len() - (members.len() - 1) / 3;
     let mut receipts: Vec<(usize, Receipt)> = Vec::new();
     let mut blind = Vec::new();
     for member in order {

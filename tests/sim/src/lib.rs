@@ -13,6 +13,7 @@
 mod campaign;
 mod check;
 mod client;
+mod joining;
 mod model;
 mod net;
 mod record;
@@ -22,4 +23,4 @@ mod world;
 
 pub use campaign::{Summary, campaign, find};
 pub use run::{Outcome, run};
-pub use scenario::{Conduct, Fault, Planted, Scenario};
+pub use scenario::{Change, Conduct, Fault, Planted, Scenario};

@@ -1,7 +1,7 @@
 //! `fluence-sim`: many seeds, one seed again, or the search for a planted bug.
 
 use clap::Parser;
-use fluence_sim::{Fault, Planted, Summary, campaign, find, run};
+use fluence_sim::{Change, Fault, Planted, Summary, campaign, find, run};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -115,19 +115,24 @@ fn table(summary: &Summary) {
     for (kind, name) in Fault::KINDS.iter().enumerate() {
         println!("| {name} | {} | {} |", summary.faults[kind], summary.fault_seeds[kind]);
     }
+    println!("| members change meanwhile | seeds |\n|---|---|");
+    for (kind, name) in Change::KINDS.iter().enumerate() {
+        println!("| {name} | {} |", summary.changes[kind]);
+    }
     println!("| liar | members | shown to contradict themselves |\n|---|---|---|");
     for (name, (members, caught)) in &summary.liars {
         println!("| {name} | {members} | {caught} |");
     }
     println!(
         "operations {} ({} refused, {} answered as done), messages and proposals of liars {}, seeds with evidence {}, \
-         seeds past an epoch {}, longest recovery {} ms",
+         seeds past an epoch {}, snapshots {}, longest recovery {} ms",
         summary.ops,
         summary.refused,
         summary.answered,
         summary.acts,
         summary.caught,
         summary.epochs,
+        summary.snapshots,
         summary.healed_ms_max
     );
 }

@@ -69,7 +69,7 @@ impl Tap {
                 Conduct::Withhold if BLOCK_CHANNELS.contains(&channel) && rng.gen_bool(0.8) => {
                     act();
                 }
-                Conduct::BadPages if channel == FETCH && is_cells(message) => {
+                Conduct::BadPages if channel == FETCH && is_state(message) => {
                     act();
                     let mut bytes = message.to_vec();
                     // Past the numbers and the root's parts, in the cells or what proves them.
@@ -108,9 +108,9 @@ impl Tap {
     }
 }
 
-/// An answer with cells: the second kind of message, a number, the first kind of answer.
-fn is_cells(message: &[u8]) -> bool {
-    message.len() > 200 && message[0] == 1 && message[9] == 0
+/// An answer with cells, a snapshot's head or a piece of one: the second kind of message, a number, one of the first kinds of answer.
+fn is_state(message: &[u8]) -> bool {
+    message.len() > 200 && message[0] == 1 && message[9] <= 2
 }
 
 fn garbage(rng: &mut StdRng, message: &[u8]) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! What happened in a run: blocks, certificates, what clients asked and were answered.
 
+use crate::scenario::CLOCK_MS_MAX;
 use fluence_consensus::Evidence;
 use fluence_crypto::sign::block_hash;
 use fluence_types::block::{Block, Certificate};
@@ -7,7 +8,14 @@ use fluence_types::op::{OpOutcome, OpReceipt};
 use fluence_types::{BlockHash, Height, NodeId, OpId, SegmentRoot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How far ahead a block may be of the clock of a member that votes for it.
+const EARLY_MS: u64 = 60_000;
+
+fn millis_since_1970(at: SystemTime) -> u64 {
+    u64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
 
 /// One operation as its writer sees it.
 #[derive(Clone, Debug)]
@@ -54,8 +62,14 @@ impl Record {
     }
 
     /// An honest member executed a block.
-    pub(crate) fn executed(&self, member: usize, block: &Block, outcomes: &[OpReceipt]) {
+    pub(crate) fn executed(&self, member: usize, at: SystemTime, block: &Block, outcomes: &[OpReceipt]) {
         let height = block.header.height;
+        // An honest member voted for it, by its own clock.
+        let latest = millis_since_1970(at) + EARLY_MS + CLOCK_MS_MAX.unsigned_abs();
+        if block.header.timestamp_ms > latest {
+            let ahead = block.header.timestamp_ms - millis_since_1970(at);
+            self.violation(format!("time: block {height} is {ahead} ms ahead, and member {member} executed it"));
+        }
         let mut notes = self.lock();
         let differs = match notes.blocks.get(&height) {
             None => {

@@ -2,12 +2,12 @@
 
 use crate::check::check;
 use crate::client::{Client, owners};
-use crate::scenario::{Fault, Planted, Scenario};
-use crate::world::{Running, World, millis};
+use crate::scenario::{Change, Fault, Planted, Scenario};
+use crate::world::{Running, START, World, millis};
 use commonware_runtime::{Clock, Runner, Spawner, Supervisor, deterministic};
 use fluence_crypto::sign::{block_hash, verify_op};
 use fluence_types::Height;
-use fluence_types::block::Block;
+use fluence_types::block::{Block, Members, position};
 use fluence_types::op::Op;
 use futures::future::Either;
 use std::cell::RefCell;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// How long after the end of all faults everything that was asked must be done, in virtual time.
 const HEALED_MS: u64 = 90_000;
@@ -49,6 +49,10 @@ pub struct Outcome {
     pub ms: u64,
     /// Milliseconds from the end of all faults until everything asked was done.
     pub healed_ms: u64,
+    /// What the owner wished of the members.
+    pub change: Option<Change>,
+    /// Snapshots that nodes began with.
+    pub snapshots: u64,
     /// What did not hold.
     pub violations: Vec<String>,
     /// Of everything that happened.
@@ -65,6 +69,7 @@ pub fn run(seed: u64, planted: Option<Planted>, trace: bool) -> Outcome {
     fluence_types::planted::short_quorum(planted == Some(Planted::ShortQuorum));
     fluence_types::planted::trust_pages(planted == Some(Planted::BadPage));
     let config = deterministic::Config::new().with_seed(seed).with_timeout(Some(Duration::from_secs(3600)));
+    let config = config.with_start_time(UNIX_EPOCH + START);
     catch_panics(trace);
     let ran = catch_unwind(AssertUnwindSafe(|| {
         deterministic::Runner::new(config).start(|context| async move { live(context, scenario, trace).await })
@@ -116,7 +121,8 @@ async fn live(context: deterministic::Context, scenario: Scenario, trace: bool) 
     let done = Arc::new(AtomicUsize::new(0));
     let writers = world.scenario.writers.len();
     for index in 0..writers {
-        let parts = (Arc::clone(&world.scenario), Arc::clone(&world.shared), Arc::clone(&world.db));
+        let parts = (Arc::clone(&world.scenario), Arc::clone(&world.shared));
+        let parts = (parts.0, parts.1, Arc::clone(&world.db), Arc::clone(&world.keys));
         let own = context.child("client").with_attribute("index", index);
         let client = Client::new(index, own.child("clock"), parts, Arc::clone(&done));
         own.spawn(move |_| client.run());
@@ -149,10 +155,11 @@ async fn settle(world: &mut World, done: &AtomicUsize, writers: usize, until: u6
                 "liveness: {waiting} of {writers} writers still wait {HEALED_MS} ms after the end of all faults"
             ));
         }
+        world.tend().await;
         world.context.sleep(step).await;
     }
     // One more, signed where the owner's chain stands now.
-    let member = world.scenario.honest().next().expect("most are honest");
+    let member = world.scenario.staying().next().expect("most are honest");
     let running = world.shared.running(member)?;
     let mut owner = crate::client::key(world.scenario.seed, 0);
     let state = running.engine.view(world.db.db).ok()?.writer(owner.key.address());
@@ -182,8 +189,20 @@ async fn settle(world: &mut World, done: &AtomicUsize, writers: usize, until: u6
             return Some("liveness: an operation asked after the end of all faults is not done".to_owned());
         }
     }
+    // What the owner wished for comes true.
+    while !has_changed(world) {
+        if broken(world) {
+            return None;
+        }
+        if world.now_ms() > until {
+            return Some(format!("liveness: {:?} has not come true", world.scenario.change));
+        }
+        world.tend().await;
+        world.context.sleep(step).await;
+    }
     // All honest members come level, and far enough.
     loop {
+        world.tend().await;
         let heights: Vec<u64> = honest(world).map(|r| r.engine.head(world.db.db).map_or(0, |h| h.height.0)).collect();
         let (low, high) = (heights.iter().min().copied()?, heights.iter().max().copied()?);
         let missing: usize = honest(world).map(|r| r.engine.missing(world.db.db).len()).sum();
@@ -203,7 +222,21 @@ async fn settle(world: &mut World, done: &AtomicUsize, writers: usize, until: u6
 }
 
 fn honest(world: &World) -> impl Iterator<Item = Running> + '_ {
-    world.scenario.honest().filter_map(|m| world.shared.running(m))
+    world.scenario.staying().filter_map(|m| world.shared.running(m))
+}
+
+/// Whether the committee is as the owner wished, and who came votes in it.
+fn has_changed(world: &World) -> bool {
+    let Some((_, change)) = world.scenario.change else { return true };
+    let is_in = |members: &Members, node: usize| position(members, &world.keys[node].id()).is_some();
+    let votes = |node: usize| world.shared.running(node).is_some_and(|r| r.replica.status().voting);
+    let stays = |r: &Running| {
+        r.engine.view(world.db.db).is_ok_and(|view| {
+            change.out().is_none_or(|out| !is_in(view.members(), out))
+                && world.scenario.newcomer().is_none_or(|node| is_in(view.members(), node))
+        })
+    };
+    honest(world).all(|r| stays(&r)) && world.scenario.newcomer().is_none_or(votes)
 }
 
 async fn finish(world: &World, healed: u64) -> Outcome {
@@ -211,11 +244,13 @@ async fn finish(world: &World, healed: u64) -> Outcome {
     for (a, b) in world.blocked().await {
         world.shared.record.violation(format!("honest member {a} has blocked honest member {b}"));
     }
-    let engines = scenario.honest().filter_map(|m| Some((m, world.shared.running(m)?.engine))).collect::<Vec<_>>();
+    let running = |m: usize| Some((m, world.shared.running(m)?.engine));
+    let engines = scenario.honest().chain(scenario.newcomer()).filter_map(running).collect::<Vec<_>>();
+    let staying: Vec<usize> = scenario.staying().collect();
     // What is checked is computed by the rules as they should be.
     right_rules();
     let notes = world.shared.record.lock();
-    let violations = check(&notes, &world.db, &engines);
+    let violations = check(&notes, &world.db, &engines, &staying);
     let mut liars: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for conduct in scenario.liars.values() {
         liars.entry(conduct.name().to_owned()).or_insert((0, 0)).0 += 1;
@@ -245,6 +280,8 @@ async fn finish(world: &World, healed: u64) -> Outcome {
         epochs: fluence_types::block::epoch_of(Height(top)),
         ms: millis(world.context.current()),
         healed_ms: world.now_ms() - healed,
+        change: scenario.change.map(|(_, change)| change),
+        snapshots: world.snapshots,
         violations,
         digest: history(notes.blocks.values().map(|(b, _)| b)),
     }
@@ -270,6 +307,7 @@ fn digest(outcome: &Outcome, auditor: &str) -> [u8; 32] {
         outcome.acts,
         outcome.evidence,
         outcome.ms,
+        outcome.snapshots,
         outcome.violations.len() as u64,
     ];
     for count in counts.into_iter().chain(outcome.faults) {

@@ -11,6 +11,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// How far an honest clock is from the right time.
+pub(crate) const CLOCK_MS_MAX: i64 = 25_000;
+
 /// A bug put in on purpose, in every honest member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Planted {
@@ -79,8 +82,10 @@ pub enum Conduct {
     Replay,
     /// Keeps its blocks and its answers to itself, but votes.
     Withhold,
-    /// Answers with wrong cells when a member asks for a segment that it misses.
+    /// Answers with wrong cells when a member asks for a segment that it misses, and with wrong snapshots when a newcomer asks for one.
     BadPages,
+    /// Honest, but its clock is wrong by minutes.
+    Clock,
     /// Proposes wrong blocks, votes for everything, and signs receipts for segments that it does not keep.
     Lie(Falsehood),
 }
@@ -95,7 +100,8 @@ impl Conduct {
             Self::Garbage => "garbage among its messages",
             Self::Replay => "old messages again",
             Self::Withhold => "withholds blocks, cells and answers",
-            Self::BadPages => "serves wrong cells",
+            Self::BadPages => "serves wrong cells and snapshots",
+            Self::Clock => "a clock wrong by minutes",
             Self::Lie(Falsehood::Root) => "proposes a wrong executed root",
             Self::Lie(Falsehood::Committee) => "proposes a wrong next committee",
             Self::Lie(Falsehood::Future) => "proposes a time a day ahead",
@@ -146,7 +152,7 @@ pub enum Fault {
         /// For how long.
         ms: u64,
     },
-    /// Whoever leads then is cut off from all members, with the clients near it.
+    /// The next leader that waits for something to propose is cut off from all members, and clients find only it.
     Leader {
         /// For how long.
         ms: u64,
@@ -253,6 +259,47 @@ impl Fault {
     }
 }
 
+/// What the owner wishes of the cluster's members while everything else goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The newcomer joins.
+    Join,
+    /// A member leaves.
+    Leave(usize),
+    /// The newcomer takes a member's place.
+    Replace(usize),
+}
+
+impl Change {
+    /// Names of all kinds, for the table.
+    pub const KINDS: [&'static str; 3] = ["a node joins", "a member leaves", "a node takes a member's place"];
+
+    /// Its place in [`Change::KINDS`].
+    #[must_use]
+    pub const fn kind(&self) -> usize {
+        match self {
+            Self::Join => 0,
+            Self::Leave(_) => 1,
+            Self::Replace(_) => 2,
+        }
+    }
+
+    /// Whom it sends away.
+    #[must_use]
+    pub const fn out(&self) -> Option<usize> {
+        match self {
+            Self::Join => None,
+            Self::Leave(out) | Self::Replace(out) => Some(*out),
+        }
+    }
+
+    /// Whether somebody comes.
+    #[must_use]
+    pub const fn joins(&self) -> bool {
+        matches!(self, Self::Join | Self::Replace(_))
+    }
+}
+
 /// What a writer does, and how it treats the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Manner {
@@ -302,6 +349,10 @@ pub struct Scenario {
     pub writers: Vec<Writer>,
     /// Its projections.
     pub projections: u32,
+    /// What the owner wishes of the members, and when. A newcomer has the number after the last member's.
+    pub change: Option<(u64, Change)>,
+    /// How far each node's clock is ahead, in milliseconds.
+    pub clocks_ms: Vec<i64>,
     /// When all faults end.
     pub heal_ms: u64,
     /// The height that must be reached, so that epochs change.
@@ -315,8 +366,26 @@ impl Scenario {
     #[must_use]
     pub fn draw(seed: u64, planted: Option<Planted>) -> Self {
         let rng = &mut StdRng::seed_from_u64(seed ^ 0x5ce0_a210);
-        let members = if rng.gen_bool(0.75) { 4 } else { 7 };
-        let mut budget = (members - 1) / 3;
+        // One in ten goes on until the epoch changes, with shorter waits; in most of those the members change with it.
+        let long = rng.gen_bool(0.1);
+        let changes = long && rng.gen_bool(0.7);
+        let members = match (changes, rng.gen_bool(0.75)) {
+            (true, true) => rng.gen_range(4..6),
+            (_, true) => 4,
+            (_, false) => 7,
+        };
+        let change = changes.then(|| {
+            let change = match rng.gen_range(0..4) {
+                // Four members without a fault to bear are too few.
+                0 if members > 4 => Change::Leave(rng.gen_range(0..members)),
+                0 | 1 => Change::Join,
+                _ => Change::Replace(rng.gen_range(0..members)),
+            };
+            (rng.gen_range(0..2_500), change)
+        });
+        // As many lie as both committees bear.
+        let after = members - usize::from(matches!(change, Some((_, Change::Leave(_)))));
+        let mut budget = (members.min(after) - 1) / 3;
         let mut order: Vec<usize> = (0..members).collect();
         order.shuffle(rng);
         let mut liars = BTreeMap::new();
@@ -332,8 +401,6 @@ impl Scenario {
                 liars.insert(member, draw_conduct(rng));
             }
         }
-        // One in ten goes on until the epoch changes, with shorter waits and fewer faults.
-        let long = rng.gen_bool(0.1);
         let idle = if long { 40 } else { rng.gen_range(300..1000) };
         // A leader with nothing to propose waits for `idle`: it must not be given up before.
         let leader = idle + rng.gen_range(500..1200);
@@ -349,17 +416,24 @@ impl Scenario {
             expiry: Duration::from_secs(600),
             ..Timing::default()
         };
-        let heal_ms = if long { 4_000 } else { rng.gen_range(5_000..12_000) };
+        let heal_ms = if long && !changes { 4_000 } else { rng.gen_range(5_000..12_000) };
         let mut faults: Vec<(u64, Fault)> = Vec::new();
         for member in &forgetful {
             let fault = Fault::Crash { member: *member, down_ms: rng.gen_range(50..1500), lose_journal: true };
             faults.push((rng.gen_range(1_000..heal_ms), fault));
         }
-        let honest: Vec<usize> = (0..members).filter(|m| !liars.contains_key(m)).collect();
+        let nodes = members + usize::from(change.is_some_and(|(_, change)| change.joins()));
+        let honest: Vec<usize> = (0..nodes).filter(|m| !liars.contains_key(m)).collect();
         for _ in 0..rng.gen_range(0..6) {
             let at = rng.gen_range(0..heal_ms);
-            faults.push((at, draw_fault(rng, members, &honest)));
+            faults.push((at, draw_fault(rng, nodes, &honest)));
         }
+        // Honest clocks differ by less than a proposal may be early.
+        let clocks_ms = (0..nodes).map(|node| match liars.get(&node) {
+            Some(Conduct::Clock) => rng.gen_range(90_000..900_000) * if rng.gen_bool(0.5) { 1 } else { -1 },
+            _ => rng.gen_range(-CLOCK_MS_MAX..=CLOCK_MS_MAX),
+        });
+        let clocks_ms = clocks_ms.collect();
         for (at, fault) in &mut faults {
             // What would last beyond the end is cut off there by the driver; a crash near the end restarts at it.
             *at = (*at).min(heal_ms.saturating_sub(fault.lasts().min(heal_ms / 2)));
@@ -375,7 +449,7 @@ impl Scenario {
             Manner::Upload,
             Manner::Upload,
         ];
-        let writers = (0..rng.gen_range(2..5usize))
+        let mut writers: Vec<Writer> = (0..rng.gen_range(2..5usize))
             .map(|i| {
                 let manner = match i {
                     0 => Manner::Plain,
@@ -384,6 +458,11 @@ impl Scenario {
                 Writer { manner, ops: rng.gen_range(4..10), pause_ms: rng.gen_range(50..1500) }
             })
             .collect();
+        // Who serves wrong cells has somebody to serve.
+        let last = writers.last_mut().expect("there are two at least");
+        if liars.values().any(|conduct| *conduct == Conduct::BadPages) {
+            last.manner = Manner::Upload;
+        }
         Self {
             seed,
             members,
@@ -394,6 +473,8 @@ impl Scenario {
             faults,
             writers,
             projections: rng.gen_range(1..4),
+            change,
+            clocks_ms,
             heal_ms,
             height_min: if long { rng.gen_range(66..76) } else { 0 },
             planted,
@@ -404,16 +485,35 @@ impl Scenario {
     pub fn honest(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.members).filter(|m| !self.liars.contains_key(m))
     }
+
+    /// The node that wants to become a member.
+    #[must_use]
+    pub fn newcomer(&self) -> Option<usize> {
+        self.change.filter(|(_, change)| change.joins()).map(|_| self.members)
+    }
+
+    /// All nodes: the members, then the newcomer.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.members + usize::from(self.newcomer().is_some())
+    }
+
+    /// Honest nodes that are members once everything wished for has come true.
+    pub fn staying(&self) -> impl Iterator<Item = usize> + '_ {
+        let out = self.change.and_then(|(_, change)| change.out());
+        self.honest().filter(move |m| Some(*m) != out).chain(self.newcomer())
+    }
 }
 
 fn draw_conduct(rng: &mut StdRng) -> Conduct {
-    match rng.gen_range(0..14) {
+    match rng.gen_range(0..15) {
         0..=3 => Conduct::Twins,
         4 => Conduct::Silent,
         5 => Conduct::Garbage,
         6 => Conduct::Replay,
         7 => Conduct::Withhold,
         8 | 9 => Conduct::BadPages,
+        10 => Conduct::Clock,
         _ => Conduct::Lie(*Falsehood::ALL.choose(rng).expect("there are some")),
     }
 }
@@ -422,7 +522,7 @@ fn draw_fault(rng: &mut StdRng, members: usize, honest: &[usize]) -> Fault {
     let member = *honest.choose(rng).expect("most are honest");
     let ms = rng.gen_range(500..5_000);
     match rng.gen_range(0..17) {
-        14..=16 => Fault::Leader { ms },
+        14..=16 => Fault::Leader { ms: ms.max(2_000) },
         0..=2 => Fault::Partition { side: rng.gen_range(1..(1u32 << members) - 1), ms },
         3 => {
             let to = (member + rng.gen_range(1..members)) % members;
@@ -439,5 +539,43 @@ fn draw_fault(rng: &mut StdRng, members: usize, honest: &[usize]) -> Fault {
             written: rng.gen_bool(0.5),
             down_ms: rng.gen_range(20..2_000),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What no scenario may ask for, whatever the seed: then a violation is a bug, and not the generator's.
+    #[test]
+    fn no_seed_draws_what_a_cluster_need_not_bear() {
+        let (mut changes, mut clocks) = ([0; Change::KINDS.len()], 0);
+        for seed in 0..20_000 {
+            let s = Scenario::draw(seed, None);
+            s.timing.check().unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+            let out = s.change.and_then(|(_, change)| change.out());
+            let after = s.members - usize::from(matches!(s.change, Some((_, Change::Leave(_)))));
+            let forgetful: std::collections::BTreeSet<_> = s
+                .faults
+                .iter()
+                .filter_map(|(_, f)| match f {
+                    Fault::Crash { member, lose_journal: true, .. } => Some(*member),
+                    _ => None,
+                })
+                .collect();
+            assert!(s.liars.len() + forgetful.len() <= (after.min(s.members) - 1) / 3, "seed {seed}: too many faults");
+            assert!(forgetful.iter().all(|m| !s.liars.contains_key(m)), "seed {seed}");
+            assert!(out.is_none_or(|out| out < s.members) && s.faults.iter().all(|(at, _)| *at <= s.heal_ms));
+            assert_eq!(s.clocks_ms.len(), s.nodes());
+            for (node, ms) in s.clocks_ms.iter().enumerate() {
+                let wrong = s.liars.get(&node) == Some(&Conduct::Clock);
+                clocks += u64::from(wrong);
+                assert_eq!(ms.abs() > CLOCK_MS_MAX, wrong, "seed {seed}");
+            }
+            if let Some((_, change)) = s.change {
+                changes[change.kind()] += 1;
+            }
+        }
+        assert!(changes.iter().all(|count| *count > 100) && clocks > 100, "{changes:?} {clocks}");
     }
 }

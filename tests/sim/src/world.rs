@@ -1,27 +1,26 @@
 //! The cluster of a run: disks, replicas, links, and the driver that lets the faults happen.
 
+use crate::joining::Joined;
 use crate::net::{CHANNELS, SimReceiver, SimSender, Tap, divide};
 use crate::record::Record;
-use crate::scenario::{Conduct, Falsehood, Fault, Scenario};
+use crate::scenario::{Conduct, Falsehood, Fault, Manner, Scenario};
 use commonware_p2p::simulated::{Config as NetConfig, Control, Link, Network, Oracle};
-use commonware_runtime::{Clock, Quota, Spawner, Storage, Supervisor, deterministic};
+use commonware_runtime::{Clock, Handle, Quota, Spawner, Storage, Supervisor, deterministic};
 use commonware_utils::Probability;
 use fluence_consensus::{
-    Channels, Claim, Config, Event, Identity, Lie, MESSAGE_BYTES_MAX, MempoolLimits, Origin, Planted, Prover, Replica,
-    identity, start_planted,
+    Channels, Config, Event, History, Identity, Lie, MESSAGE_BYTES_MAX, MempoolLimits, Openings, Origin, Parts,
+    Planted, Replica, StartError, identity,
 };
-use fluence_crypto::secret::Secret;
 use fluence_crypto::sign::{NodeKey, op_id, ops_hash};
 use fluence_engine::testkit::TestDb;
 use fluence_engine::{Engine, EngineConfig, FailingStore, Failure, MemStore, VerifiedBlock};
-use fluence_types::block::Block;
+use fluence_types::block::{Block, Members};
 use fluence_types::op::SignedOp;
-use fluence_types::{DbRoot, FieldBytes, Height};
-use futures::future::BoxFuture;
+use fluence_types::{DatabaseId, DbRoot, FieldBytes, Height, NodeId, SegmentRoot};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,6 +28,8 @@ use tokio::sync::mpsc;
 
 /// All members, as a mask.
 const ALL: u32 = u32::MAX;
+/// What the right clock says when a run begins: clocks that are wrong go both ways from there.
+pub(crate) const START: Duration = Duration::from_secs(1_700_000_000);
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -45,9 +46,15 @@ pub(crate) struct Running {
 
 /// A member's disk and what runs on it.
 pub(crate) struct Slot {
-    disk: Arc<MemStore>,
+    pub(crate) disk: Arc<MemStore>,
     pub(crate) running: Option<Running>,
     pub(crate) starts: u64,
+    /// Fetches a snapshot; ends with it.
+    pub(crate) joining: Option<Handle<()>>,
+    /// Others are too far ahead for it.
+    pub(crate) behind: bool,
+    /// Segments under the snapshot that it began with.
+    pub(crate) began_with: Vec<SegmentRoot>,
     /// The write that is to fail after the next start, and whether it takes effect.
     doomed: Option<(u64, bool)>,
 }
@@ -58,15 +65,27 @@ pub(crate) struct Shared {
     pub(crate) record: Arc<Record>,
     /// No new operations after this.
     pub(crate) healed: std::sync::atomic::AtomicBool,
+    /// Who is to leave: nobody asks it for anything any more.
+    pub(crate) leaving: Mutex<Option<usize>>,
     /// The member that clients are near to just now.
     pub(crate) near: Mutex<Option<usize>>,
     /// Messages of liars that no honest member sends.
     pub(crate) acts: Arc<AtomicU64>,
+    /// Honest leaders that wait for something to propose: bit i is member i.
+    pub(crate) waiting: Arc<AtomicU32>,
+    /// Patient writers that want nothing just now.
+    pub(crate) patient: AtomicU32,
 }
 
 impl Shared {
     pub(crate) fn running(&self, member: usize) -> Option<Running> {
         lock(&self.slots)[member].running.clone()
+    }
+
+    /// The committee of an epoch, as whoever runs knows it: what a client would follow by handovers.
+    pub(crate) fn committee(&self, scenario: &Scenario, db: DatabaseId, epoch: u64) -> Option<Members> {
+        let honest = (0..scenario.nodes()).filter(|m| !scenario.liars.contains_key(m));
+        honest.filter_map(|m| self.running(m)).find_map(|r| r.engine.committee(db, epoch).ok().flatten())
     }
 }
 
@@ -119,8 +138,10 @@ pub(crate) struct World {
     pub(crate) scenario: Arc<Scenario>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) db: Arc<TestDb>,
+    /// Keys of all nodes: the members', then the newcomer's.
+    pub(crate) keys: Arc<Vec<NodeKey>>,
     pub(crate) genesis: Block,
-    oracle: Oracle<Identity, deterministic::Context>,
+    pub(crate) oracle: Oracle<Identity, deterministic::Context>,
     peers: Vec<Identity>,
     links: BTreeMap<(usize, usize), (u64, u64, u64)>,
     weather: Weather,
@@ -133,6 +154,11 @@ pub(crate) struct World {
     /// Disks that failed and wait for a new start.
     failed: mpsc::UnboundedReceiver<(usize, u64)>,
     fail: mpsc::UnboundedSender<(usize, u64)>,
+    /// Nodes that have their snapshot, or need one.
+    pub(crate) joined: mpsc::UnboundedReceiver<Joined>,
+    pub(crate) join: mpsc::UnboundedSender<Joined>,
+    /// Snapshots fetched.
+    pub(crate) snapshots: u64,
     pub(crate) happened: [u64; Fault::KINDS.len()],
 }
 
@@ -143,8 +169,8 @@ impl World {
         let mut genesis = db.block(vec![op.clone()]);
         genesis.header.timestamp_ms = 0;
         db.owner.advance(&op);
-        let peers: Vec<Identity> =
-            db.member_ids().iter().map(|id| identity(id).expect("a key's id is a point")).collect();
+        let keys = Arc::new(crate::joining::keys(&db, &scenario));
+        let peers: Vec<Identity> = keys.iter().map(|key| identity(&key.id()).expect("a key's id is a point")).collect();
         let net = NetConfig {
             max_size: u32::try_from(MESSAGE_BYTES_MAX).expect("a few megabytes"),
             max_peers_per_set: NonZeroUsize::new(64).expect("not 0"),
@@ -154,27 +180,35 @@ impl World {
         let (network, oracle) = Network::new_with_peers(context.child("network"), net, peers.clone()).await;
         network.start();
         let checked = VerifiedBlock::verify(genesis.clone()).expect("its operation is signed");
-        let slots = (0..scenario.members).map(|_| {
+        let slots = (0..scenario.nodes()).map(|node| {
             let disk = Arc::new(MemStore::new());
-            let engine = Engine::open(disk.clone(), EngineConfig::default()).expect("an empty store opens");
-            engine.apply(&checked).expect("genesis applies");
-            Slot { disk, running: None, starts: 0, doomed: None }
+            if node < scenario.members {
+                let engine = Engine::open(disk.clone(), EngineConfig::default()).expect("an empty store opens");
+                engine.apply(&checked).expect("genesis applies");
+            }
+            let (running, joining, began_with) = (None, None, Vec::new());
+            Slot { disk, running, starts: 0, joining, behind: false, began_with, doomed: None }
         });
         let shared = Shared {
             slots: Mutex::new(slots.collect()),
             record: Arc::default(),
             healed: false.into(),
+            leaving: Mutex::default(),
             near: Mutex::default(),
             acts: Arc::default(),
+            waiting: Arc::default(),
+            patient: AtomicU32::new(0),
         };
-        shared.record.executed(0, &genesis, &[]);
+        shared.record.executed(0, context.current(), &genesis, &[]);
         let rng = StdRng::seed_from_u64(scenario.seed ^ 0x77);
         let (fail, failed) = mpsc::unbounded_channel();
+        let (join, joined) = mpsc::unbounded_channel();
         Self {
             context,
             scenario: Arc::new(scenario),
             shared: Arc::new(shared),
             db: Arc::new(db),
+            keys,
             genesis,
             oracle,
             peers,
@@ -186,8 +220,15 @@ impl World {
             trace,
             failed,
             fail,
+            joined,
+            join,
+            snapshots: 0,
             happened: [0; Fault::KINDS.len()],
         }
+    }
+
+    pub(crate) fn identity(&self, node: usize) -> Identity {
+        self.peers[node].clone()
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -227,8 +268,11 @@ impl World {
         }
     }
 
-    /// Starts a member, or both of its twins.
-    async fn start(&mut self, member: usize) {
+    /// Starts a member, or both of its twins; or fetches the state of one that has none, or is too far behind.
+    pub(crate) async fn start(&mut self, member: usize) {
+        if self.needs_snapshot(member) {
+            return self.start_joining(member).await;
+        }
         let quota = Quota::per_second(NonZeroU32::new(10_000).expect("not 0"));
         let control = self.oracle.control(self.peers[member].clone());
         let mut links = Vec::new();
@@ -312,9 +356,10 @@ impl World {
             mempool: link(),
             fetch: link(),
         };
-        let (starts, engine) = {
+        let (starts, doomed, engine) = {
             let mut slots = lock(&self.shared.slots);
             let slot = &mut slots[member];
+            let doomed = slot.doomed.is_some();
             slot.starts += 1;
             let disk: Arc<dyn fluence_engine::Store> = if half == 1 {
                 let disk = Arc::new(MemStore::new());
@@ -330,7 +375,7 @@ impl World {
                     None => Arc::clone(&slot.disk) as _,
                 }
             };
-            (slot.starts, Engine::open(disk, EngineConfig::default()))
+            (slot.starts, doomed, Engine::open(disk, EngineConfig::default()))
         };
         let engine = match engine {
             Ok(engine) => Arc::new(engine),
@@ -339,27 +384,33 @@ impl World {
                 return;
             }
         };
-        let key = self.db.members[member].expose(|seed| NodeKey::new(Secret::new(*seed)));
+        let origin = match fluence_consensus::origin(&engine, self.db.db) {
+            Ok(Some(certificate)) => Origin::Certificate(Box::new(certificate)),
+            _ => Origin::Genesis(Box::new(self.genesis.clone())),
+        };
         let config = Config {
             db: self.db.db,
-            key: Arc::new(key),
-            origin: Origin::Genesis(Box::new(self.genesis.clone())),
+            key: self.key(member),
+            origin,
             timing: self.scenario.timing,
             limits: MempoolLimits::default(),
+            history: History { blocks: History::BLOCKS_MIN, section: NonZeroU64::new(32).expect("not 0") },
             partition: partition(member, half),
-            prover: Arc::new(NoProver),
+            prover: Arc::new(Openings::new(Arc::clone(&engine))),
         };
         let conduct = self.scenario.liars.get(&member).copied();
-        let planted = self.plant(member, conduct);
+        let planted = self.plant(member, conduct, &engine);
         let context = self.context.child("node").with_attribute("member", member);
         let context = context.with_attribute("half", half).with_attribute("start", starts);
         // Not a child of the replica: it hears its last words.
         let events_context =
             self.context.child("events").with_attribute("member", member).with_attribute("start", starts);
         let manager = self.oracle.manager();
-        let started = start_planted(context, Arc::clone(&engine), config, channels, manager, control, planted).await;
-        let (replica, events) = match started {
+        let parts = Parts { context, engine: Arc::clone(&engine), config, channels, manager, blocker: control };
+        let (replica, events) = match parts.start_planted(planted).await {
             Ok(started) => started,
+            // Its disk failed before it ran: the next one is good.
+            Err(StartError::Store(_)) if doomed => return Box::pin(self.start(member)).await,
             Err(error) => {
                 if conduct.is_none() {
                     self.shared.record.violation(format!("durability: member {member} cannot start: {error}"));
@@ -379,19 +430,32 @@ impl World {
             honest: conduct.is_none(),
             shared: Arc::clone(&self.shared),
             scenario: Arc::clone(&self.scenario),
-            db: Arc::clone(&self.db),
+            keys: Arc::clone(&self.keys),
             fail: self.fail.clone(),
+            behind: self.join.clone(),
         };
         events_context.spawn(move |_| listener.run(events));
     }
 
-    fn plant(&mut self, member: usize, conduct: Option<Conduct>) -> Planted {
-        let mut planted = Planted::default();
+    fn plant(&mut self, member: usize, conduct: Option<Conduct>, engine: &Arc<Engine>) -> Planted {
+        let mut planted = Planted { clock_ms: self.scenario.clocks_ms[member], ..Planted::default() };
         match conduct {
             None => {
                 // Not all that is shared: that holds the replica, which holds this.
                 let record = Arc::clone(&self.shared.record);
-                planted.executed = Some(Arc::new(move |block, outcomes| record.executed(member, block, outcomes)));
+                let seated = self.seated(member, engine);
+                let clock = self.context.child("ear").with_attribute("member", member);
+                planted.executed = Some(Arc::new(move |block, outcomes| {
+                    seated(block, outcomes);
+                    record.executed(member, clock.current(), block, outcomes);
+                }));
+                let waiting = Arc::clone(&self.shared.waiting);
+                planted.waits = Some(Arc::new(move |waits| {
+                    let _ = match waits {
+                        true => waiting.fetch_or(1 << member, Ordering::SeqCst),
+                        false => waiting.fetch_and(!(1 << member), Ordering::SeqCst),
+                    };
+                }));
                 planted.bug = self.scenario.planted.and_then(crate::scenario::Planted::bug);
             }
             Some(Conduct::Lie(falsehood)) => {
@@ -404,8 +468,15 @@ impl World {
     }
 
     /// A member's tasks end where they are; what was not synced is lost.
-    async fn crash(&mut self, member: usize, lose_journal: bool) {
-        let running = lock(&self.shared.slots)[member].running.take();
+    pub(crate) async fn crash(&mut self, member: usize, lose_journal: bool) {
+        let (running, joining) = {
+            let mut slots = lock(&self.shared.slots);
+            (slots[member].running.take(), slots[member].joining.take())
+        };
+        if let Some(joining) = joining {
+            joining.abort();
+            self.context.sleep(Duration::from_millis(5)).await;
+        }
         let Some(running) = running else { return };
         running.replica.stop();
         let epoch = running.replica.status().epoch;
@@ -434,6 +505,9 @@ impl World {
         for (at, fault) in self.scenario.faults.clone() {
             plan(&mut acts, at, Act::Fault(fault));
         }
+        if let (Some(newcomer), Some((at, _))) = (self.scenario.newcomer(), self.scenario.change) {
+            plan(&mut acts, at, Act::Start(newcomer));
+        }
         let mut at = 300;
         while !self.masks.is_empty() && at < self.scenario.heal_ms {
             plan(&mut acts, at, Act::Masks);
@@ -442,6 +516,7 @@ impl World {
         let heal = self.scenario.heal_ms;
         loop {
             let now = self.now_ms();
+            self.tend().await;
             while let Ok((member, start)) = self.failed.try_recv() {
                 // Nobody else has restarted it meanwhile.
                 let same = self.shared.running(member).is_some_and(|r| r.start == start);
@@ -485,24 +560,29 @@ impl World {
                 self.link(false).await;
             }
             Act::Start(member) => {
-                if self.shared.running(member).is_none() {
+                if !self.is_up(member) {
                     self.say(format_args!("member {member} starts"));
                     self.start(member).await;
                 }
             }
             Act::Fault(fault) => {
                 self.say(format_args!("{fault:?}"));
+                let ambushed = match fault {
+                    Fault::Leader { .. } => self.ambush(heal).await,
+                    _ => None,
+                };
+                if matches!(fault, Fault::Leader { .. }) && ambushed.is_none() {
+                    return;
+                }
                 self.happened[fault.kind()] += 1;
                 match fault {
                     Fault::Partition { side, ms } => self.weather.sides.push((now + ms, side)),
                     Fault::Leader { ms } => {
-                        let leader = self.leader();
+                        let leader = ambushed.expect("else it does not happen");
                         self.say(format_args!("the leader is member {leader}"));
-                        self.weather.sides.push((now + ms, 1 << leader));
-                        if !self.scenario.liars.contains_key(&leader) {
-                            *lock(&self.shared.near) = Some(leader);
-                            plan(acts, (now + 600).min(heal), Act::Near(None));
-                        }
+                        self.weather.sides.push((self.now_ms() + ms, 1 << leader));
+                        *lock(&self.shared.near) = Some(leader);
+                        plan(acts, (self.now_ms() + 900).min(heal), Act::Near(None));
                     }
                     Fault::Cut { from, to, ms } => self.weather.cuts.push((now + ms, from, to)),
                     Fault::Loss { percent, ms } => self.weather.loss.push((now + ms, percent)),
@@ -534,17 +614,27 @@ impl World {
                 | Fault::Slow { ms, .. } = fault
                 {
                     self.link(false).await;
-                    plan(acts, (now + ms).min(heal), Act::Weather);
+                    plan(acts, (self.now_ms() + ms).min(heal), Act::Weather);
                 }
             }
         }
     }
 
-    /// Who leads the view after the last that any honest member saw finalized.
-    fn leader(&self) -> usize {
-        let running = self.scenario.honest().filter_map(|m| self.shared.running(m));
-        let at = running.map(|r| r.replica.status()).map(|s| (s.epoch, s.view)).max().unwrap_or_default();
-        usize::try_from((at.0 + at.1 + 1) % self.scenario.members as u64).expect("a few members")
+    /// The next honest leader that waits for something to propose, at the moment at which it hurts most: when a writer that sends nothing
+    /// twice is about to come. `None` where there is no such moment.
+    async fn ambush(&self, heal: u64) -> Option<usize> {
+        let any = self.scenario.writers.iter().any(|w| w.manner == Manner::Patient);
+        let until = (self.now_ms() + 3_000).min(heal);
+        while self.now_ms() < until {
+            let waiting = self.shared.waiting.load(Ordering::SeqCst);
+            let ready = !any || self.shared.patient.load(Ordering::SeqCst) > 0;
+            let leader = self.scenario.honest().find(|m| waiting & (1 << m) != 0).filter(|_| ready);
+            if leader.is_some() {
+                return leader;
+            }
+            self.context.sleep(Duration::from_millis(5)).await;
+        }
+        None
     }
 
     /// Ends all faults: links are good, all members run, on good disks. Liars go on.
@@ -555,14 +645,14 @@ impl World {
         self.weather = Weather::default();
         *lock(&self.shared.near) = None;
         self.link(true).await;
-        for member in self.scenario.honest().collect::<Vec<_>>() {
+        for member in self.scenario.honest().chain(self.scenario.newcomer()).collect::<Vec<_>>() {
             let on_bad_disk =
                 self.scenario.faults.iter().any(|(_, f)| matches!(f, Fault::Disk { member: m, .. } if *m == member));
             if on_bad_disk {
                 self.crash(member, false).await;
             }
             lock(&self.shared.slots)[member].doomed = None;
-            if self.shared.running(member).is_none() {
+            if !self.is_up(member) {
                 self.start(member).await;
             }
         }
@@ -582,21 +672,10 @@ fn partition(member: usize, half: usize) -> String {
     format!("node-{member}-{half}")
 }
 
+/// Milliseconds since the run began.
 pub(crate) fn millis(time: SystemTime) -> u64 {
-    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Nobody joins here, so nobody proves.
-struct NoProver;
-
-impl Prover for NoProver {
-    fn prove(&self, _: &Claim) -> BoxFuture<'static, Option<Vec<u8>>> {
-        Box::pin(std::future::ready(None))
-    }
-
-    fn verify(&self, _: &Claim, _: &[u8]) -> BoxFuture<'static, bool> {
-        Box::pin(std::future::ready(false))
-    }
+    let since = time.duration_since(UNIX_EPOCH + START).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Hears what a replica says of itself.
@@ -606,18 +685,22 @@ struct Listener {
     honest: bool,
     shared: Arc<Shared>,
     scenario: Arc<Scenario>,
-    db: Arc<TestDb>,
+    keys: Arc<Vec<NodeKey>>,
     fail: mpsc::UnboundedSender<(usize, u64)>,
+    behind: mpsc::UnboundedSender<Joined>,
 }
 
 impl Listener {
     async fn run(self, mut events: mpsc::UnboundedReceiver<Event>) {
-        let ids = self.db.member_ids();
+        let ids: Vec<NodeId> = self.keys.iter().map(NodeKey::id).collect();
         while let Some(event) = events.recv().await {
             if !self.honest {
                 continue;
             }
             match event {
+                Event::Behind(_) => {
+                    let _ = self.behind.send(Joined { node: self.member, start: self.start, whole: false });
+                }
                 Event::Certified(certificate) => self.shared.record.certified(*certificate),
                 Event::Conflict(evidence) => {
                     let is_liar = |node: &_| {
