@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Up(Up),
     /// Run a storage node
     Node(Service),
+    /// Put a node on chain, by its operator: register it, stake, offer it to owners, take it off the list
+    #[command(subcommand)]
+    Operator(Operator),
     /// Run an arbiter: audits nodes, and challenges on chain what is missing or false
     Arbiter(Service),
     /// Verify a proof file, with a key that does not come from the file
@@ -146,6 +149,17 @@ pub(crate) struct Place {
     pub(crate) node: Vec<String>,
 }
 
+/// Which chain, and where the contracts are.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct ChainPlace {
+    /// JSON-RPC address of the chain [default: chain.rpc in config.toml]
+    #[arg(long, value_name = "URL")]
+    pub(crate) rpc: Option<String>,
+    /// File that says where the contracts are [default: chain.deployment in config.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) deployment: Option<PathBuf>,
+}
+
 /// `init`.
 #[derive(Args, Debug, Clone)]
 #[command(after_help = "\
@@ -162,6 +176,9 @@ pub(crate) struct Init {
     /// Address of the EpochProofs contract
     #[arg(long, value_name = "ADDR")]
     pub(crate) contract: Option<String>,
+    /// File that says where all contracts are
+    #[arg(long, value_name = "FILE")]
+    pub(crate) deployment: Option<PathBuf>,
     /// Make no keystore; `fluence keys new` or `keys restore` makes it later
     #[arg(long)]
     pub(crate) no_keystore: bool,
@@ -265,7 +282,8 @@ Examples:
   fluence query flights --from 2013-07-01T00:00:00Z --to 2013-08-01T00:00:00Z --agg count --agg avg:arr_delay
   fluence query flights --agg sum:distance --prove --vkey range_sum.vkey.json     also a Groth16 proof, kept in a file
 
-A key is the values of the first key columns, separated by commas: rows from --from on, and before --to.")]
+A key is the values of the first key columns, separated by commas: rows from --from on, and before --to.
+With a chain named, by flags or in config.toml, answers below the height of its checkpoint are refused.")]
 pub(crate) struct Query {
     /// Table
     pub(crate) table: String,
@@ -297,6 +315,8 @@ pub(crate) struct Query {
     #[arg(long, value_name = "FILE", requires = "prove")]
     pub(crate) proof_out: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) chain: ChainPlace,
+    #[command(flatten)]
     pub(crate) place: Place,
     #[command(flatten)]
     pub(crate) unlock: Unlock,
@@ -311,7 +331,10 @@ Examples:
   fluence cluster create main --node /ip4/10.0.0.1/tcp/4401/p2p/12D3.. --node /ip4/10.0.0.2/tcp/4401/p2p/12D3.. \\
       --node /ip4/10.0.0.3/tcp/4401/p2p/12D3.. --node /ip4/10.0.0.4/tcp/4401/p2p/12D3..
   fluence import flights.csv --table flights --key time_hour,carrier,flight --db main
+  fluence cluster create main --seats 4 --standbys 2 --rpc http://127.0.0.1:8545 --deployment deployment.json
 
+With --seats the members are drawn on chain from the nodes that offer themselves there, of distinct operators, by the hash of a block that
+is not there yet; the owner's account pays for two transactions. Interrupted, the same command goes on with the same draw.
 Take 4 nodes of different operators, or 7. Clusters of 1, 2 and 3 work, and stop with the first node that is missing.")]
     Create(ClusterCreate),
     /// Show how the members stand: who is there, how far, who votes, what is still being fetched
@@ -350,6 +373,14 @@ Examples:
   fluence cluster standby                 who waits now
   fluence cluster standby --clear")]
     Standby(ClusterStandby),
+    /// Have the chain know the cluster by its present committee, so that its members post their certificates there
+    #[command(after_help = "\
+Examples:
+  fluence cluster register --rpc http://127.0.0.1:8545 --deployment deployment.json
+
+Once for a database, by its owner's account, which pays for the transaction. From then on the chain follows the committee by itself, from
+certificate to certificate, and refuses every height below the last one.")]
+    Register(ClusterRegister),
     /// Drop what was asked for by `join`, `leave` or `replace` and has not come true
     #[command(after_help = "Examples:\n  fluence cluster cancel")]
     Cancel(ClusterPlace),
@@ -362,8 +393,33 @@ pub(crate) struct ClusterCreate {
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
     /// Address of a member, as /ip4/10.0.0.1/tcp/4401/p2p/ID; once for each
-    #[arg(long, value_name = "ADDR", required = true)]
+    #[arg(long, value_name = "ADDR", required_unless_present = "seats", conflicts_with = "seats")]
     pub(crate) node: Vec<String>,
+    /// Members to draw on chain
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=31))]
+    pub(crate) seats: Option<u8>,
+    /// Nodes to draw beside them that wait for a seat
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "seats", value_parser = clap::value_parser!(u8).range(0..=16))]
+    pub(crate) standbys: u8,
+    /// Where a drawn member does not answer, take the next one of the draw
+    #[arg(long, requires = "seats")]
+    pub(crate) skip_silent: bool,
+    /// Seconds to wait for the block whose hash draws the members
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800, requires = "seats", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) chain: ChainPlace,
+    #[command(flatten)]
+    pub(crate) unlock: Unlock,
+}
+
+/// `cluster register`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct ClusterRegister {
+    #[command(flatten)]
+    pub(crate) chain: ChainPlace,
+    #[command(flatten)]
+    pub(crate) place: Place,
     #[command(flatten)]
     pub(crate) unlock: Unlock,
 }
@@ -383,6 +439,8 @@ pub(crate) struct ClusterStatus {
     /// Again every second, until ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) chain: ChainPlace,
     #[command(flatten)]
     pub(crate) place: Place,
     #[command(flatten)]
@@ -514,6 +572,49 @@ pub(crate) struct Service {
     /// Stop when standard input closes, so that a parent's death stops the child
     #[arg(long, hide = true)]
     pub(crate) stop_with_stdin: bool,
+}
+
+/// `operator`.
+#[derive(Subcommand, Debug, Clone)]
+pub(crate) enum Operator {
+    /// Register a node with its address and vote key, deposit collateral, and offer it to owners; what is done already is left alone
+    #[command(after_help = "\
+Examples:
+  fluence operator join --config node.toml --address /ip4/203.0.113.7/tcp/4401 --deposit 1000
+  fluence operator join --config node.toml --address /ip4/203.0.113.7/tcp/4402      it has moved
+
+The node's configuration names its identity, the chain, and the operator's key file; the operator's account pays, and holds the FLU.")]
+    Join(OperatorJoin),
+    /// Take a node off the list of those that are drawn; it keeps the databases it has
+    #[command(after_help = "Examples:\n  fluence operator leave --config node.toml")]
+    Leave(OperatorPlace),
+    /// Show what the chain knows of a node
+    #[command(after_help = "Examples:\n  fluence operator status --config node.toml")]
+    Status(OperatorPlace),
+}
+
+/// Which node.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct OperatorPlace {
+    /// The node's configuration file (TOML)
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// `operator join`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct OperatorJoin {
+    #[command(flatten)]
+    pub(crate) place: OperatorPlace,
+    /// Where the node is reached from outside, as /ip4/203.0.113.7/tcp/4401 [default: as it is registered]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) address: Option<String>,
+    /// FLU to add to the node's free collateral
+    #[arg(long, value_name = "FLU", default_value_t = 0)]
+    pub(crate) deposit: u64,
+    /// Do not offer it to owners
+    #[arg(long)]
+    pub(crate) no_announce: bool,
 }
 
 /// `verify`.

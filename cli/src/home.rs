@@ -1,7 +1,7 @@
 //! The home: `config.toml`, the keystore, caches and proofs of one owner.
 //!
 //! ```text
-//! config.toml       databases by name (id, nodes), chain (rpc, contract)
+//! config.toml       databases by name (id, nodes), chain (rpc, contract, deployment)
 //! keystore.age      the root key, encrypted under the passphrase; keystore.age.state beside it: databases, tables, heights seen
 //! proofs/           proof files made by `query --prove`
 //! keys/             proving and verification keys made on this machine (or in $FLUENCE_KEYS)
@@ -43,6 +43,9 @@ pub(crate) struct Database {
     /// Addresses of the nodes that keep it, with their ids: `/ip4/../tcp/../p2p/..`. A single one may be written as `node`.
     #[serde(default, alias = "node", deserialize_with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
     pub(crate) nodes: Vec<String>,
+    /// The id for which members are being drawn on chain: it can be drawn for once, so an interrupted command goes on with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) draw: Option<DatabaseId>,
 }
 
 fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
@@ -68,6 +71,9 @@ pub(crate) struct Chain {
     /// Address of the contract that pins verification keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) contract: Option<String>,
+    /// File that says where all contracts are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deployment: Option<PathBuf>,
 }
 
 impl Home {

@@ -3,6 +3,7 @@
 //! Exit codes  0 done, 1 something failed, 2 wrong usage, 3 a proof or an answer was refused
 
 mod args;
+mod chain;
 mod commands;
 mod demo;
 mod error;
@@ -68,6 +69,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Cluster(command) => commands::cluster::run(&command, &home, out).await,
             Command::Up(args) => commands::up::run(&args, cli.global.home.is_some(), &home, out).await,
             Command::Node(args) => commands::service::node(&args, out).await,
+            Command::Operator(operator) => commands::operator::run(&operator, out).await,
             Command::Arbiter(args) => commands::service::arbiter(&args, out).await,
             Command::DemoLiar(args) => commands::service::liar(&args, out).await,
             Command::Verify(args) => commands::verify::run(&args, out).await,

@@ -39,14 +39,19 @@ impl Remote {
         remember: bool,
         keystore_as: impl FnOnce(Keystore) -> Keystore,
     ) -> Result<Self> {
-        let mut config = home.config()?;
-        let known = config.databases.get(&place.db).cloned().unwrap_or_default();
-        let nodes = named(&known, &place.node)?;
-        if nodes.is_empty() {
+        let known = home.config()?.databases.remove(&place.db).unwrap_or_default();
+        if named(&known, &place.node)?.is_empty() {
             return Err(Failure::usage(format!("no node is known for database {:?}", place.db))
                 .help("name it once: --node /ip4/127.0.0.1/tcp/4401/p2p/12D3KooW..; once for each member"));
         }
-        let keystore = keystore_as(keys::open(home, unlock)?);
+        Self::of(keystore_as(keys::open(home, unlock)?), home, place, remember)
+    }
+
+    /// The same with a keystore that is open.
+    pub(crate) fn of(keystore: Keystore, home: &Home, place: &Place, remember: bool) -> Result<Self> {
+        let mut config = home.config()?;
+        let known = config.databases.get(&place.db).cloned().unwrap_or_default();
+        let nodes = named(&known, &place.node)?;
         let addresses: Vec<String> = nodes.iter().map(|(_, address)| address.clone()).collect();
         if remember && known.nodes != addresses {
             config.databases.entry(place.db.clone()).or_default().nodes = addresses;
@@ -76,6 +81,11 @@ impl Remote {
         &self.nodes
     }
 
+    /// Leaves out nodes that are named.
+    pub(crate) fn retain(&mut self, named: impl Fn(&NodeId) -> bool) {
+        self.nodes.retain(|(node, _)| named(node));
+    }
+
     /// The database that `--db` names: from the configuration, else found on the nodes.
     pub(crate) async fn database(&self, home: &Home, place: &Place) -> Result<Database<Dialer>> {
         if let Some(database) = self.find(home, place).await? {
@@ -99,9 +109,20 @@ impl Remote {
 
     /// Makes the database, kept by the nodes that are named.
     pub(crate) async fn create(&self, home: &Home, place: &Place, out: &Out) -> Result<Database<Dialer>> {
+        self.create_as(self.session.new_database_id(), home, place, out).await
+    }
+
+    /// The same with an id for which members were drawn.
+    pub(crate) async fn create_as(
+        &self,
+        id: DatabaseId,
+        home: &Home,
+        place: &Place,
+        out: &Out,
+    ) -> Result<Database<Dialer>> {
         let nodes: Vec<NodeId> = self.nodes.iter().map(|(node, _)| *node).collect();
         self.await_nodes(&nodes).await?;
-        let made = self.session.create_database(&place.db, nodes, self.nodes.clone()).await;
+        let made = self.session.create_database_as(id, &place.db, nodes, self.nodes.clone()).await;
         let database = made.map_err(|e| failure(e, "cannot make the database"))?;
         out.note(format!("database {:?} made: {}", place.db, database.id()));
         self.keep(home, place, database.id())?;

@@ -25,10 +25,11 @@ pub(crate) fn run(args: &Init, home: &Home, out: &Out) -> Result<()> {
     if !args.place.node.is_empty() {
         config.databases.entry(args.place.db.clone()).or_default().nodes = args.place.node.clone();
     }
-    if args.rpc.is_some() || args.contract.is_some() {
+    if args.rpc.is_some() || args.contract.is_some() || args.deployment.is_some() {
         let chain = config.chain.get_or_insert_with(Chain::default);
         chain.rpc = args.rpc.clone().or(chain.rpc.take());
         chain.contract = args.contract.clone().or(chain.contract.take());
+        chain.deployment = args.deployment.clone().or(chain.deployment.take());
     }
     home.save(&config)?;
 

@@ -7,6 +7,7 @@ pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod keys;
 pub(crate) mod markdown;
+pub(crate) mod operator;
 pub(crate) mod proofs;
 pub(crate) mod query;
 pub(crate) mod service;

@@ -17,6 +17,14 @@ use fluence_wire::message::DatabaseStatus;
 use rand::RngCore;
 
 impl<T: Transport> Session<T> {
+    /// A fresh random database id.
+    #[must_use]
+    pub fn new_database_id(&self) -> DatabaseId {
+        let mut id = [0; 16];
+        lock(&self.inner.rng).fill_bytes(&mut id);
+        DatabaseId::from_bytes(id)
+    }
+
     /// Creates a database kept by `nodes`, with a fresh random id. Each is asked for its vote key first; then each makes the first block
     /// by itself, and a quorum of them must.
     ///
@@ -24,6 +32,20 @@ impl<T: Transport> Session<T> {
     /// [`ClientError`].
     pub async fn create_database(
         &self,
+        label: &str,
+        nodes: Vec<NodeId>,
+        addresses: Vec<(NodeId, String)>,
+    ) -> Result<Database<T>, ClientError> {
+        self.create_database_as(self.new_database_id(), label, nodes, addresses).await
+    }
+
+    /// The same with an id from [`Self::new_database_id`] for which something was done before: members were drawn on chain.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn create_database_as(
+        &self,
+        id: DatabaseId,
         label: &str,
         nodes: Vec<NodeId>,
         addresses: Vec<(NodeId, String)>,
@@ -37,9 +59,6 @@ impl<T: Transport> Session<T> {
         let too_many = |e: codec::TooMany| ClientError::Source(format!("members: {e}"));
         let members: Members = Bounded::new(members).map_err(too_many)?;
         vote::verify_members(&members).map_err(ClientError::Members)?;
-        let mut id = [0; 16];
-        lock(&self.inner.rng).fill_bytes(&mut id);
-        let id = DatabaseId::from_bytes(id);
         self.remember(id, KnownDatabase { addresses, ..KnownDatabase::of(label, Committee::new(0, members.clone())) })?;
         let op = Op::CreateDatabase { members };
         let made = self.submit_introduced(&id, op).await;

@@ -27,7 +27,7 @@ use crate::transport::Transport;
 use fluence_crypto::vote;
 use fluence_types::block::Member;
 use fluence_types::tree::CatalogueEntry;
-use fluence_types::{Address, DatabaseId, NodeId, OpId, ProjectionId, TableId};
+use fluence_types::{Address, DatabaseId, Height, NodeId, OpId, ProjectionId, TableId};
 use fluence_verifier::answer::{CertifiedCheckpoint, Trust};
 use fluence_verifier::committee::Committee;
 use fluence_wire::message::Status;
@@ -74,6 +74,8 @@ pub(crate) struct Inner<T> {
     preferred: AtomicUsize,
     pub(crate) options: SessionOptions,
     pub(crate) lies: Mutex<Lies>,
+    /// Heights below which nothing is believed, from elsewhere: a chain's checkpoint. Not kept, because whoever said them may be wrong.
+    floors: Mutex<HashMap<DatabaseId, Height>>,
 }
 
 impl<T> std::fmt::Debug for Session<T> {
@@ -199,6 +201,7 @@ impl<T: Transport> Session<T> {
             preferred: AtomicUsize::new(0),
             options,
             lies: Mutex::default(),
+            floors: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -266,7 +269,16 @@ impl<T: Transport> Session<T> {
     pub fn trust(&self, id: &DatabaseId) -> Result<Trust, ClientError> {
         let keystore = lock(&self.inner.keystore);
         let known = keystore.state.databases.get(id).ok_or(ClientError::UnknownDatabase(*id))?;
-        Ok(Trust { db: *id, committee: known.committee(), min_height: known.last_seen })
+        let floor = lock(&self.inner.floors).get(id).copied().unwrap_or_default();
+        Ok(Trust { db: *id, committee: known.committee(), min_height: known.last_seen.max(floor) })
+    }
+
+    /// From now on, and as long as this session lives, answers below `height` are refused: the height that the chain's checkpoint has
+    /// certified. It only rises.
+    pub fn raise_floor(&self, id: DatabaseId, height: Height) {
+        let mut floors = lock(&self.inner.floors);
+        let floor = floors.entry(id).or_default();
+        *floor = (*floor).max(height);
     }
 
     /// Remembers a certified height: nothing older is believed from now on. And, where its certificate says so, that the committee's

@@ -10,9 +10,6 @@ use crate::remote::{self, Remote};
 use fluence_client::Database;
 use fluence_client::dial::Dialer;
 use fluence_types::NodeId;
-use fluence_types::block::Member;
-use fluence_types::codec::Bounded;
-use fluence_types::limits::STANDBY_MAX;
 use fluence_types::op::ClusterChange;
 use fluence_verifier::committee::Committee;
 use serde_json::json;
@@ -139,23 +136,7 @@ pub(crate) async fn standby(args: &ClusterStandby, home: &Home, out: &Out) -> Re
         });
         return Ok(());
     }
-    if args.nodes.len() > STANDBY_MAX {
-        return Err(
-            Failure::usage(format!("{} nodes, at most {STANDBY_MAX} may wait", args.nodes.len())).help("name fewer")
-        );
-    }
-    let mut members: Vec<Member> = Vec::with_capacity(args.nodes.len());
-    for address in &args.nodes {
-        let member = seat::newcomer(&owned.database, address, out).await?;
-        if members.iter().any(|m| m.node == member.node) {
-            return Err(Failure::usage(format!("node {} is named twice", member.node)).help("each node once"));
-        }
-        members.push(member);
-    }
-    let nodes: Vec<NodeId> = members.iter().map(|m| m.node).collect();
-    seat::invite(&owned.database, &nodes, None, out).await?;
-    let list = Bounded::new(members).expect("checked above");
-    let receipt = seat::order(&owned.database, ClusterChange::Standby(list), "the list was not ordered").await?;
+    let (nodes, receipt) = seat::stand_by(&owned.database, &args.nodes, out).await?;
     let value =
         json!({ "db": owned.database.id(), "name": owned.name, "standby": nodes, "ordered_at": receipt.height });
     out.result(&value, |out| match nodes.len() {

@@ -5,6 +5,8 @@
 
 mod change;
 mod create;
+mod draw;
+mod register;
 pub(crate) mod seat;
 mod status;
 
@@ -29,6 +31,7 @@ pub(crate) async fn run(command: &Cluster, home: &Home, out: &Out) -> Result<()>
         Cluster::Leave(args) => change::leave(args, home, out).await,
         Cluster::Replace(args) => change::replace(args, home, out).await,
         Cluster::Standby(args) => change::standby(args, home, out).await,
+        Cluster::Register(args) => register::run(args, home, out).await,
         Cluster::Cancel(args) => change::cancel(args, home, out).await,
     }
 }

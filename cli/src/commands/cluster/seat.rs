@@ -4,7 +4,7 @@
 //! newcomer proves its vote key -> members learn its address -> it follows -> the wish is ordered -> it fetches, proves, gets its seat
 //! ```
 //! Rule    done is when the committee before has handed over, by certificate. Until then writes go on, and the wish may be dropped.
-//! Used by `fluence cluster join|leave|replace`, and by the demo.
+//! Used by `fluence cluster create|join|leave|replace|standby`, and by the demo.
 
 use super::introduce;
 use super::status::EVERY;
@@ -15,7 +15,8 @@ use fluence_client::cluster::{Statuses, lacks};
 use fluence_client::dial::Dialer;
 use fluence_client::{ClientError, Database};
 use fluence_types::block::{Member, ends_epoch, quorum};
-use fluence_types::limits::EPOCH_BLOCKS;
+use fluence_types::codec::Bounded;
+use fluence_types::limits::{EPOCH_BLOCKS, STANDBY_MAX};
 use fluence_types::op::{ClusterChange, OpReceipt};
 use fluence_types::{Height, NodeId};
 use fluence_verifier::committee::Committee;
@@ -61,6 +62,31 @@ pub(crate) async fn invite(
         invited.map_err(|e| remote::failure(e, &format!("node {node} does not follow the database")))?;
     }
     Ok(())
+}
+
+/// Names the nodes at these addresses, in order of preference, as those that take the place of members that are missing for long.
+pub(crate) async fn stand_by(
+    database: &Database<Dialer>,
+    addresses: &[String],
+    out: &Out,
+) -> Result<(Vec<NodeId>, OpReceipt)> {
+    if addresses.len() > STANDBY_MAX {
+        let what = format!("{} nodes, at most {STANDBY_MAX} may wait", addresses.len());
+        return Err(Failure::usage(what).help("name fewer"));
+    }
+    let mut members: Vec<Member> = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let member = newcomer(database, address, out).await?;
+        if members.iter().any(|m| m.node == member.node) {
+            return Err(Failure::usage(format!("node {} is named twice", member.node)).help("each node once"));
+        }
+        members.push(member);
+    }
+    let nodes: Vec<NodeId> = members.iter().map(|m| m.node).collect();
+    invite(database, &nodes, None, out).await?;
+    let list = Bounded::new(members).expect("checked above");
+    let receipt = order(database, ClusterChange::Standby(list), "the list of those that wait was not ordered").await?;
+    Ok((nodes, receipt))
 }
 
 /// Has the owner's wish ordered.
@@ -180,7 +206,6 @@ mod tests {
     use fluence_crypto::secret::Secret;
     use fluence_crypto::sign::NodeKey;
     use fluence_types::answer::OpenRefusal;
-    use fluence_types::codec::Bounded;
     use fluence_types::{DatabaseId, DbRoot};
     use fluence_wire::message::{ClusterStatus, Refusal};
 

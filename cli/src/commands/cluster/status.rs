@@ -5,10 +5,12 @@
 
 use super::{address_of, bears};
 use crate::args::ClusterStatus as Args;
+use crate::chain;
 use crate::error::{Failure, Result};
 use crate::home::Home;
 use crate::output::{self, Out};
 use crate::remote::{self, Remote};
+use fluence_bindings::CertifiedCheckpoint;
 use fluence_client::Database;
 use fluence_client::cluster::Statuses;
 use fluence_client::dial::Dialer;
@@ -20,10 +22,12 @@ use fluence_wire::message::ClusterStatus;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
+/// Between two looks at the chain.
+const CHAIN_EVERY: Duration = Duration::from_secs(12);
 
 /// What a node is to the cluster.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,14 +90,18 @@ pub(super) struct Picture {
     wish: Option<Value>,
     next: Vec<NodeId>,
     members: Vec<Row>,
+    /// The last checkpoint that the chain has, where one is asked.
+    chain: Option<CertifiedCheckpoint>,
 }
 
 pub(crate) async fn run(args: &Args, home: &Home, out: &Out) -> Result<()> {
     let remote = Remote::look(home, &args.place, &args.unlock).await?;
     let database = remote.database(home, &args.place).await?;
     let name = &args.place.db;
+    let on_chain = || chain::floor(&args.chain, home, remote.session(), database.id(), out);
+    let mut checkpoint = on_chain().await?;
     if !args.watch {
-        let picture = look(&database, name).await?;
+        let picture = look(&database, name).await?.beside(checkpoint);
         out.result(&picture, |out| picture.show(out));
         return match picture.trouble() {
             Some(why) => Err(Failure::failed(why)
@@ -102,9 +110,14 @@ pub(crate) async fn run(args: &Args, home: &Home, out: &Out) -> Result<()> {
         };
     }
     let stop = fluence_node::shutdown_on_signal();
+    let mut asked = Instant::now();
     loop {
+        if asked.elapsed() > CHAIN_EVERY {
+            asked = Instant::now();
+            checkpoint = on_chain().await?;
+        }
         let picture = tokio::select! {
-            picture = look(&database, name) => picture?,
+            picture = look(&database, name) => picture?.beside(checkpoint),
             () = stop.cancelled() => return Ok(()),
         };
         out.json_line(&picture);
@@ -226,7 +239,13 @@ impl Picture {
             wish: wish.map(wish_json),
             members: statuses.iter().chain(waiting).map(row).collect(),
             next,
+            chain: None,
         }
+    }
+
+    /// The picture with the chain's word beside the members'.
+    fn beside(self, chain: Option<CertifiedCheckpoint>) -> Self {
+        Self { chain, ..self }
     }
 
     /// What keeps the cluster from working.
@@ -234,6 +253,13 @@ impl Picture {
         let Self { answering, members_total, quorum, .. } = self;
         if self.diverged {
             return Some("two members say different roots after one block".to_owned());
+        }
+        if let Some(checkpoint) = self.chain.filter(|c| c.executed_height > self.height && *answering > 0) {
+            let had = checkpoint.executed_height;
+            return Some(format!(
+                "the chain has a certificate of height {had}, the members that answer are at {}",
+                self.height
+            ));
         }
         (answering < quorum).then(|| {
             format!("the cluster has no quorum: {answering} of {members_total} members answer, {quorum} are needed")
@@ -250,6 +276,10 @@ impl Picture {
         match (&self.root, &self.certified_height) {
             (Some(root), Some(height)) => out.line(format!("root {root}, certified at height {height}")),
             _ => out.line("no newer root is certified than was seen before"),
+        }
+        if let Some(checkpoint) = &self.chain {
+            let (certified, block) = (checkpoint.executed_height, checkpoint.accepted_at);
+            out.line(format!("the chain has the root of height {certified}, since its block {block}"));
         }
         if let Some(wish) = &self.wish {
             let part = |what: &str| wish[what].as_str().map(|node| format!("{what} {}", output::short(node)));
@@ -369,6 +399,22 @@ mod tests {
         assert!(few.trouble().unwrap().contains("2 of 4 members answer, 3 are needed"));
         let differ = picture(vec![Some(status(70, 1)), Some(status(70, 2)), Some(status(70, 1)), None]);
         assert!(differ.diverged && differ.trouble().unwrap().contains("different roots"));
+    }
+
+    #[test]
+    fn members_below_the_chains_checkpoint_are_trouble() {
+        let at = |executed| CertifiedCheckpoint {
+            height: Height(executed + 1),
+            consensus_epoch: 1,
+            block: fluence_types::BlockHash::default(),
+            executed_height: Height(executed),
+            executed_root: DbRoot::default(),
+            timestamp_ms: 0,
+            accepted_at: 9,
+        };
+        let shown = || picture(vec![Some(status(70, 1)), Some(status(69, 2)), Some(status(70, 1)), None]);
+        assert_eq!(shown().beside(Some(at(70))).trouble(), None);
+        assert!(shown().beside(Some(at(71))).trouble().unwrap().contains("height 71"));
     }
 
     #[test]
