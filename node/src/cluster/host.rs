@@ -360,7 +360,7 @@ impl Host {
                 Event::Failed { height, why } => {
                     tracing::error!(%db, %height, %why, "DISK: the store does not take a block; the node stops, and executes it after the next start");
                     self.failed.cancel();
-                    return;
+                    return Ended::Stopped;
                 }
                 _ => {}
             }

@@ -186,7 +186,7 @@ impl poster::Shows for ClusterLog {
 
     fn showing(&self, db: DatabaseId) -> Option<poster::Showing> {
         let view = self.engine.view(db).ok()?;
-        let handovers = notes::handovers(&self.engine, db, 0, usize::MAX);
+        let handovers = fluence_consensus::handovers(&self.engine, db, 0, usize::MAX);
         let genesis = match notes::origin(&self.engine, db) {
             Ok(Some(fluence_consensus::Origin::Genesis(block))) => {
                 block.ops.first().and_then(|op| match &op.unsigned.op {
