@@ -10,13 +10,14 @@ use crate::telemetry::LogConfig;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use fluence_consensus::Timing;
+use fluence_prover::{Limits, ProverPath};
 use fluence_types::shape::{CircuitId, StorageShape};
 use fluence_types::{DatabaseId, NodeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 /// Why a configuration was refused.
@@ -189,6 +190,40 @@ pub struct ProvingConfig {
     pub range_sums_at_once: u32,
     /// Makes dev keys where the folder has none. Such keys are refused on any chain but a local one.
     pub make_dev_keys: bool,
+    /// Threads that prove; none given: one for each core.
+    pub threads: Option<NonZeroUsize>,
+    /// Proofs at once, each on its share of the threads. One has the first proof done soonest; as many as there are threads the most in
+    /// an hour, for as many times the memory.
+    pub proofs_at_once: NonZeroUsize,
+    /// Memory that running proofs may take beyond their keys, in MiB; none given: no limit.
+    pub memory_mib: Option<u64>,
+    /// Which arithmetic proves.
+    pub prover: ProverKind,
+}
+
+/// Which arithmetic makes proofs; all make the same ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProverKind {
+    /// The fastest that the processor can run.
+    #[default]
+    Auto,
+    /// blst's, which runs everywhere.
+    Blst,
+    /// ark-groth16, for comparison.
+    Ark,
+}
+
+impl ProverKind {
+    /// The prover's name for it.
+    #[must_use]
+    pub fn path(self) -> ProverPath {
+        match self {
+            Self::Auto => ProverPath::detect(),
+            Self::Blst => ProverPath::Blst,
+            Self::Ark => ProverPath::Ark,
+        }
+    }
 }
 
 impl Default for ProvingConfig {
@@ -198,11 +233,22 @@ impl Default for ProvingConfig {
             storage: CircuitId::Storage(StorageShape::PRODUCTION),
             range_sums_at_once: 1,
             make_dev_keys: false,
+            threads: None,
+            proofs_at_once: NonZeroUsize::MIN,
+            memory_mib: None,
+            prover: ProverKind::Auto,
         }
     }
 }
 
 impl ProvingConfig {
+    /// What proofs may take.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let memory_bytes = self.memory_mib.map(|mib| mib.saturating_mul(1 << 20));
+        Limits { threads: self.threads, at_once: self.proofs_at_once, memory_bytes }
+    }
+
     /// The shape of the storage circuit.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Proofs of a node: keys loaded once, witnesses from the engine, one proof after the other on all cores.
+//! Proofs of a node: keys loaded once, witnesses from the engine, proofs within the limits that the operator set.
 //!
 //! Rule    a key that was made on one machine is refused on any chain but a local one: whoever made it can forge.
 //! Stop    proofs run on threads of their own, so that a stop does not wait for one.
@@ -6,7 +6,7 @@
 use crate::config::ProvingConfig;
 use fluence_circuits::{RangeSumCircuit, StorageCircuit};
 use fluence_engine::{Engine, View, WitnessError};
-use fluence_prover::{KeyError, Keys, Phase};
+use fluence_prover::{KeyError, Keys, Phase, Scheduler};
 use fluence_types::answer::{OpenRefusal, Snapshot};
 use fluence_types::block::Certificate;
 use fluence_types::shape::{CircuitId, RangeSumShape, StorageShape};
@@ -15,7 +15,7 @@ use fluence_types::{DatabaseId, DbRoot, Epoch, SegmentRoot};
 use fluence_wire::message::{ProvedRangeSum, ProvedStorage};
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -68,6 +68,8 @@ pub struct Prover {
     chain_id: Option<u64>,
     keys: Mutex<HashMap<CircuitId, Arc<Keys>>>,
     range_sums: Semaphore,
+    /// Starts its threads with the first proof.
+    scheduler: OnceLock<Scheduler>,
     lost_said: Mutex<BTreeSet<(SegmentRoot, u64)>>,
 }
 
@@ -76,7 +78,8 @@ impl Prover {
     #[must_use]
     pub fn new(engine: Arc<Engine>, config: ProvingConfig, shape: StorageShape, chain_id: Option<u64>) -> Self {
         let range_sums = Semaphore::new(config.range_sums_at_once.max(1) as usize);
-        Self { engine, config, shape, chain_id, keys: Mutex::default(), range_sums, lost_said: Mutex::default() }
+        let (keys, scheduler, lost_said) = (Mutex::default(), OnceLock::new(), Mutex::default());
+        Self { engine, config, shape, chain_id, keys, range_sums, scheduler, lost_said }
     }
 
     /// A read was refused: where the reason is a lost page, the log says so once, and the gauge counts it.
@@ -91,6 +94,12 @@ impl Prover {
         let databases = self.engine.databases();
         let lost = databases.iter().filter_map(|db| Some(self.engine.view(*db).ok()?.summary().lost_pages));
         metrics::gauge!("fluence_store_lost_pages").set(lost.sum::<u64>() as f64);
+    }
+
+    /// Who proves when; it can be paused.
+    #[must_use]
+    pub fn scheduler(&self) -> &Scheduler {
+        self.scheduler.get_or_init(|| Scheduler::new(self.config.limits()))
     }
 
     /// The engine that is proven from.
@@ -126,7 +135,7 @@ impl Prover {
         if let Some(chain) = self.chain_id.filter(|id| keys.insecure_dev && !is_local(*id)) {
             return Err(ProveError::DevKey(circuit, chain));
         }
-        let keys = Arc::new(keys);
+        let keys = Arc::new(keys.with_path(self.config.prover.path()));
         all.insert(circuit, Arc::clone(&keys));
         Ok(keys)
     }
@@ -153,7 +162,7 @@ impl Prover {
             let keys = prover.keys(CircuitId::Storage(prover.shape))?;
             let circuit = StorageCircuit::new(prover.shape, statement, witness);
             let proved = timed("fluence_prove_seconds", "storage", || {
-                fluence_prover::prove_storage(&keys, circuit, &mut |phase| {
+                prover.scheduler().prove_storage(&keys, circuit, &mut |phase| {
                     tracing::info!(%epoch, ?phase, "proving storage");
                 })
             })?;
@@ -197,7 +206,7 @@ impl Prover {
             let keys = prover.keys(CircuitId::RangeSum(shape))?;
             let circuit = RangeSumCircuit::new(shape, statement, witness);
             let proved =
-                timed("fluence_prove_seconds", "range_sum", || fluence_prover::prove_range_sum(&keys, circuit))?;
+                timed("fluence_prove_seconds", "range_sum", || prover.scheduler().prove_range_sum(&keys, circuit))?;
             Ok(ProvedRangeSum {
                 snapshot: Snapshot { certificate, opening },
                 sum: statement.sum,
