@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Milliseconds between two looks at the chain: the demo moves time by hand.
 const POLL_MS: u64 = 250;
+/// Blocks between two certificates of a cluster on chain: an epoch of the proof hour.
+const CHECKPOINT_BLOCKS: u64 = 64;
 /// Blocks after an epoch's start before the arbiter challenges.
 pub(crate) const GRACE_BLOCKS: u64 = 8;
 
@@ -250,6 +252,7 @@ fn log() -> LogConfig {
 fn chain(stage: &Stage, operator: &Account) -> ChainConfig {
     ChainConfig {
         poll_ms: POLL_MS,
+        checkpoint_blocks: std::num::NonZeroU64::new(CHECKPOINT_BLOCKS),
         ..ChainConfig::new(RpcUrl(stage.rpc_url.clone()), stage.deployment.clone(), Some(operator.path.clone()))
     }
 }

@@ -114,6 +114,7 @@ never values.",
         }
         story.fact("from_epoch", from.0);
         story.end(format!("owner and operators signed what each node owes, from epoch {from} on"));
+        self.anchor(story, world, &tables).await?;
         Ok(tables)
     }
 
