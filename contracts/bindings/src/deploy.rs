@@ -65,7 +65,7 @@ impl ChainParams {
         bond_min: 10_000_000_000_000_000,
         seed_blocks: 2,
     };
-    /// For blocks of 12 seconds: an hour, 10 minutes, a day, half an hour, a minute a proof, a week; 3 minutes to a draw.
+    /// For blocks of 12 seconds: an hour, 10 minutes, a day, half an hour, 48 s a proof, a week; 3 minutes to a draw.
     pub const HOURLY: Self = Self {
         epoch_blocks: 300,
         margin_blocks: 50,

@@ -68,7 +68,7 @@ pub fn finalize(
     std::fs::create_dir_all(dir).map_err(io(dir))?;
     let key = Keys::path(dir, id);
     let (verification_key, transcript) = (key.with_extension("vkey.json"), key.with_extension("transcript"));
-    for path in [&key, &verification_key, &transcript].into_iter().filter(|p| p.exists()) {
+    if let Some(path) = [&key, &verification_key, &transcript].into_iter().find(|p| p.exists()) {
         let exists = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "there is a key of this circuit already");
         return Err(io(path)(exists));
     }

@@ -138,8 +138,16 @@ fn forged(from: &str, change: impl FnOnce(&mut Transcript, &mut Vec<G1Affine>, &
     let w = world();
     let mut state = State::open(&w.path(from)).unwrap();
     let (mut transcript, mut h, mut l) = (state.transcript.clone(), vec![], vec![]);
-    state.pieces(Query::H, |_, p| Ok(h.extend(p))).unwrap();
-    state.pieces(Query::L, |_, p| Ok(l.extend(p))).unwrap();
+    let take = |_, p: Vec<G1Affine>| {
+        h.extend(p);
+        Ok(())
+    };
+    state.pieces(Query::H, take).unwrap();
+    let take = |_, p: Vec<G1Affine>| {
+        l.extend(p);
+        Ok(())
+    };
+    state.pieces(Query::L, take).unwrap();
     change(&mut transcript, &mut h, &mut l);
     let path = w.fresh();
     let mut writer = Writer::create(&path, &transcript).unwrap();
