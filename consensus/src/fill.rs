@@ -105,7 +105,9 @@ impl<E: Clock, B: Blocker<PublicKey = Identity>> Filler<E, B> {
             let first = from / PAGE * PAGE;
             let pieces = (0..PIECES_AT_ONCE).map(|i| first + i * CELLS_MAX).take_while(|at| *at < preimage.cells);
             let ranges = pieces.map(|first| CellRange { first, count: CELLS_MAX.min(preimage.cells - first) });
-            let wanted = ranges.enumerate().map(|(turn, range)| self.piece(segment, preimage, range, turn));
+            // Each segment begins with another peer, so that not all members ask the same one first.
+            let turn = usize::from(segment.to_field().as_bytes()[15]);
+            let wanted = ranges.enumerate().map(|(i, range)| self.piece(segment, preimage, range, turn + i));
             let mut came = false;
             for (range, bytes) in futures::future::join_all(wanted).await {
                 let Some(bytes) = bytes else { break };

@@ -240,7 +240,7 @@ fn leases_are_under_the_root_in_snapshots_and_in_what_is_loaded_again() {
     let expected = w.engine.checkpoint(w.db.db).unwrap();
     let store = Arc::new(MemStore::new());
     let here = Engine::open(store.clone(), EngineConfig::default()).unwrap();
-    here.import(w.db.db, &bytes, &expected, block, None).unwrap();
+    here.import(w.db.db, &bytes, &expected, block, vec![]).unwrap();
     let here = Engine::open(store, EngineConfig::default()).unwrap();
     assert_eq!(here.view(w.db.db).unwrap().lease(TABLE).0, w.lease());
     // Another holder in it, and it does not make the root.
@@ -249,7 +249,7 @@ fn leases_are_under_the_root_in_snapshots_and_in_what_is_loaded_again() {
     let mut forged = bytes;
     forged[at] ^= 1;
     let other = engine();
-    let refused = other.import(w.db.db, &forged, &expected, block, None).unwrap_err();
+    let refused = other.import(w.db.db, &forged, &expected, block, vec![]).unwrap_err();
     assert!(refused.to_string().contains("root"), "{refused}");
     // The same log gives the same outcomes there.
     let ops = vec![w.bob.sign(w.db.db, w.append(&[], 1)), w.alice.sign(w.db.db, w.append(&[(0, 1)], 1))];

@@ -249,7 +249,7 @@ fn refuses_bytes_that_are_no_snapshot_of_this_database_or_of_another_root() {
     let wrong = Checkpoint { db: id, height: s.height, root: Default::default() };
     assert!(matches!(here.import(id, &s.bytes, &wrong, s.block, vec![]), Err(SnapshotError::Root { .. })));
     let right = Checkpoint { db: id, height: s.height, root: s.root };
-    malformed(here.import(id, &s.bytes, &right, BlockHash::default(), None));
+    malformed(here.import(id, &s.bytes, &right, BlockHash::default(), vec![]));
     // A head with more slots than there can be costs an error, not memory.
     let mut records = records(&s.bytes);
     let at = records[0].2.len() - 40;

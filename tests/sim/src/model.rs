@@ -258,13 +258,13 @@ mod tests {
     /// Seats change by votes of a quorum of their epoch, before its end, and count from the next one on.
     #[test]
     fn seats_need_a_quorum_of_their_epoch_and_count_from_the_next() {
-        let mut db = TestDb::new(2, 4);
+        let db = TestDb::new(2, 4);
         let created = db.owner.sign(db.db, db.creation());
         let id = fluence_crypto::sign::op_id(&created.unsigned);
         let mut model = Model::create(&created.unsigned, id, &db.member_list());
         let newcomer = TestDb::new(3, 1).member_list()[0].clone();
         let no = Err(OpRefusal::Cluster("for people".to_owned()));
-        let mut seat = |model: &mut Model, height, epoch, votes, outcome: &OpOutcome| {
+        let seat = |model: &mut Model, height, epoch, votes, outcome: &OpOutcome| {
             let op = db.seat(epoch, None, Some(newcomer.clone()), votes);
             let id = fluence_crypto::sign::op_id(&op.unsigned);
             model.act(Height(height), &op.unsigned, id, outcome)
