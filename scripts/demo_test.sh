@@ -6,7 +6,8 @@ fluence="$CARGO_TARGET_DIR/debug/fluence"
 demo=${1:-target/demo}
 
 if [ $# = 0 ]; then
-    cargo build --locked -p fluence-cli
+    # As the other suites build it: the command alone has other features, and all of it would be compiled again.
+    cargo test --locked --workspace --no-run --test refusals
     "$fluence" demo --out "$demo"
 fi
 python3 tests/demo/check_report.py "$demo/report.json"

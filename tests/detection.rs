@@ -157,7 +157,7 @@ fn the_model_is_what_sampling_does() {
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^ (x >> 31)
     };
-    let scaled = |x: u64, n: u64| (u128::from(x) * u128::from(n) >> 64) as u64;
+    let scaled = |x: u64, n: u64| ((u128::from(x) * u128::from(n)) >> 64) as u64;
     // The database of 10 cells is lost: 1 % by size, a fifth by number.
     let sizes = [400u64, 300, 200, 90, 10];
     let (total, epochs) = (sizes.iter().sum::<u64>(), 20_000u64);

@@ -38,9 +38,11 @@ enum Says {
 impl<T: Transport> Session<T> {
     /// Where the session is to read freshly: has f + 1 members say what is the newest, and remembers it.
     pub(crate) async fn freshen(&self, table: &TableHandle) -> Result<(), ClientError> {
+        if !self.inner.options.fresh {
+            return Ok(());
+        }
         let db = table.keys.db();
-        let mut followed = 0;
-        while self.inner.options.fresh {
+        for followed in 0.. {
             let trust = self.trust(&db)?;
             let members: Vec<NodeId> = trust.committee.members.iter().map(|m| m.node).collect();
             let need = members.len().saturating_sub(1) / 3 + 1;
@@ -53,7 +55,6 @@ impl<T: Transport> Session<T> {
             if followed == COMMITTEES_MAX || !self.follow(&db, &nodes).await? {
                 return Err(error);
             }
-            followed += 1;
         }
         Ok(())
     }

@@ -367,14 +367,15 @@ impl<T: Transport> GroupDriver<T> {
                 }
                 Settled::Passed(entry) => {
                     let dropped = state.take(entry);
-                    let mut stats = lock(&self.shared.stats);
-                    stats.conflicts += 1;
-                    stats.merges_dropped += dropped;
+                    {
+                        let mut stats = lock(&self.shared.stats);
+                        stats.conflicts += 1;
+                        stats.merges_dropped += dropped;
+                    }
                     if attempt >= self.options.retry.attempts {
                         let (projection, attempts) = (self.table.projection(), attempt as usize);
                         return Err(Settled::Failed(ClientError::Moving { projection, attempts }));
                     }
-                    drop(stats);
                     let pause = self.options.retry.after(attempt, &mut rng);
                     self.table.session.inner.transport.sleep(pause).await;
                 }

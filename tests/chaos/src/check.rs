@@ -270,7 +270,11 @@ mod tests {
         found(|h| h.reads[1].rows.retain(|r| *r != row(1, 0)), "one history: row 0 of writer 1 was read at height 3");
         found(
             |h| h.reads.push(read(1, 50, 9, &[row(1, 0), row(1, 2), row(2, 0)])),
-            "of two reads at height 9 only one has",
+            "one history: row 1 of writer 1 was read at height 9, and is not in a read of reader 1 at height 9",
+        );
+        found(
+            |h| h.reads.insert(2, read(1, 35, 9, &[row(1, 0), row(1, 1), row(2, 0)])),
+            "of two reads at height 9 only one has row 2 of writer 1",
         );
         found(
             |h| h.reads.push(read(0, 60, 8, &[row(1, 0), row(1, 1), row(2, 0)])),
