@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 
 /// Milliseconds between two looks at the chain: the demo moves time by hand.
 const POLL_MS: u64 = 250;
-/// Blocks between two certificates of a cluster on chain: an epoch of the proof hour.
-const CHECKPOINT_BLOCKS: u64 = 64;
+/// Blocks between two certificates of a cluster on chain: more than the demo has, so that each cluster posts one. Every transaction is a
+/// block here, and certificates at the beginning of an epoch would use up the arbiter's patience.
+const CHECKPOINT_BLOCKS: u64 = 4096;
 /// Blocks after an epoch's start before the arbiter challenges.
 pub(crate) const GRACE_BLOCKS: u64 = 8;
 
