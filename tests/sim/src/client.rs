@@ -10,6 +10,7 @@ use fluence_crypto::sign::{NodeKey, VerifiedOp, op_id, sign_op, sign_receipt, ve
 use fluence_crypto::vote::verify_certificate;
 use fluence_engine::testkit::{TestDb, TestSegment, TestWriter, change, commit, define, schema};
 use fluence_types::block::{Certificate, Members, position};
+use fluence_types::limits::LIVE_SEGMENTS_MAX;
 use fluence_types::op::{ClusterChange, Delivery, Op, OpReceipt, Receipt, SegmentRef, SignedOp};
 use fluence_types::{Address, DatabaseId, Height, OpId, ProjectionId};
 use futures::future::{Either, select};
@@ -396,8 +397,8 @@ fn build(
     for (i, projection) in projections.iter().enumerate() {
         let entry = view.snapshot(ProjectionId(*projection)).ok()?.entry;
         reads.push((*projection, entry.version.0));
-        // The owner alone retires without a lease: with many live, the others only read.
-        if i < writes && (index == 0 || entry.live.len() < LIVE_MAX) {
+        // The owner alone retires without a lease. The others stop short of what the engine bears.
+        if i < writes && (index == 0 || entry.live.len() + 1 < LIVE_SEGMENTS_MAX) {
             let seed = scenario.seed << 20 ^ (index as u64) << 16 ^ (made + i as u64);
             // What is uploaded has more than one page.
             let bytes = if matches!(by, By::Receipts) { 18_000 } else { 3 };
@@ -407,11 +408,11 @@ fn build(
                 By::Receipts => upload(seed, (scenario, db, shared), view.members(), &segment)?,
                 By::TooFewReceipts => too_few_receipts(db, &segment),
             };
-            let retire = if entry.live.len() >= LIVE_MAX { entry.live[..4].to_vec() } else { Vec::new() };
+            let retire = if index == 0 && entry.live.len() >= LIVE_MAX { entry.live[..4].to_vec() } else { Vec::new() };
             changes.push(change(*projection, vec![appended], retire));
         }
     }
-    Some(commit(&reads, changes))
+    (!changes.is_empty()).then(|| commit(&reads, changes))
 }
 
 /// A segment that was uploaded to a quorum of the members that run, whichever they are.
