@@ -101,6 +101,7 @@ fn engine(keyring: &Keyring, public: &PublicSchema, node: &NodeKey) -> Engine {
     for (i, op) in [create, define].into_iter().enumerate() {
         let unsigned = UnsignedOp { db: DB, writer: keyring.address(), sequence: i as u64, previous, op };
         previous = sign::op_id(&unsigned);
+        let ops = Bounded::new(vec![keyring.sign(unsigned)]).expect("one operation");
         let head = engine.head(DB);
         let header = BlockHeader {
             db: DB,
@@ -108,12 +109,11 @@ fn engine(keyring: &Keyring, public: &PublicSchema, node: &NodeKey) -> Engine {
             height: Height(i as u64),
             parent: head.map_or_else(BlockHash::default, |h| h.block),
             timestamp_ms: i as u64,
-            ops_hash: sign::ops_hash(&[previous]),
+            ops_hash: sign::ops_hash(&ops),
             executed_height: Height(0),
             executed_root: head.map_or_else(DbRoot::default, |h| h.root),
             next_members_hash: head.map_or([0; 32], |h| h.next_members_hash),
         };
-        let ops = Bounded::new(vec![keyring.sign(unsigned)]).expect("one operation");
         let applied = engine.apply(&VerifiedBlock::verify(Block { header, ops }).expect("signed")).expect("applies");
         assert_eq!(applied.outcomes[0].outcome, Ok(()));
     }

@@ -16,8 +16,8 @@ use fluence_verifier::committee::CommitteeError;
 use fluence_wire::message::Refusal;
 
 impl ClientError {
-    /// Whether nothing was written because somebody else committed first, or what was read moved on: reading again and repeating the act
-    /// is safe, and may succeed.
+    /// Whether nothing was written because somebody else committed first, what was read moved on, or there is no room yet: reading again
+    /// and repeating the act is safe, and may succeed.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(
@@ -25,6 +25,7 @@ impl ClientError {
             Self::Conflict { .. }
                 | Self::Moving { .. }
                 | Self::Leased { .. }
+                | Self::Op(OpRefusal::Full { .. })
                 | Self::Refused { refusal: Refusal::Busy(_), .. }
         )
     }

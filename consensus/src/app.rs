@@ -134,20 +134,19 @@ impl App {
         if ops.is_empty() && !news && !change && !idle {
             return None;
         }
-        let ids: Vec<OpId> = ops.iter().map(|op| op_id(&op.unsigned)).collect();
         let header = BlockHeader {
             db: shared.db,
             consensus_epoch: epoch_of(height),
             height,
             parent: parent_hash,
             timestamp_ms: millis(shared.planted.clock(now)).max(parent.timestamp_ms),
-            ops_hash: ops_hash(&ids),
+            ops_hash: ops_hash(&ops),
             executed_height: head.height,
             executed_root: head.root,
             next_members_hash: head.next_members_hash,
         };
         if shared.planted.drains_mempool() {
-            shared.mempool.executed(ids.into_iter(), |_| 0);
+            shared.mempool.executed(ops.iter().map(|op| op_id(&op.unsigned)), |_| 0);
         }
         Some(shared.planted.propose(Block { header, ops: ops.try_into().expect("select keeps to the limit") }))
     }

@@ -5,7 +5,7 @@ use commonware_codec::{Buf, EncodeSize, Error, Read, ReadExt, Write};
 use commonware_consensus::types::Height as ConsensusHeight;
 use commonware_consensus::{BoundedBlock, Heightable};
 use commonware_cryptography::Digestible;
-use fluence_crypto::sign::block_hash;
+use fluence_crypto::sign::{block_hash, ops_hash};
 use fluence_types::block::{Block, BlockHeader};
 use fluence_types::limits::BLOCK_BYTES_MAX;
 use fluence_types::{BlockHash, codec};
@@ -17,7 +17,8 @@ pub type BlockDigest = commonware_cryptography::sha256::Digest;
 /// Most bytes of a message between replicas: a block with its certificate.
 pub const MESSAGE_BYTES_MAX: usize = BLOCK_BYTES_MAX + (64 << 10);
 
-/// A block with its canonical bytes and hash. Nothing in it is checked but that it decodes.
+/// A block with its canonical bytes and hash. One that was read from bytes has the operations of its header: so no two differ that have one
+/// hash, and who passes a block on cannot put others in the place of its operations. More is not checked.
 #[derive(Clone, Debug)]
 pub struct ClusterBlock {
     block: Arc<Block>,
@@ -89,6 +90,9 @@ impl Read for ClusterBlock {
         let bytes = buf.copy_to_bytes(len);
         let block: Block = codec::decode("block", &bytes, BLOCK_BYTES_MAX)
             .map_err(|_| Error::Invalid("block", "not the canonical encoding of one"))?;
+        if ops_hash(&block.ops) != block.header.ops_hash {
+            return Err(Error::Invalid("block", "its operations are not those of its header"));
+        }
         Ok(Self { hash: block_hash(&block.header), block: Arc::new(block), bytes })
     }
 }
@@ -116,5 +120,36 @@ impl commonware_consensus::Block for ClusterBlock {
 impl BoundedBlock for ClusterBlock {
     fn max_encode_size((): &()) -> usize {
         4 + BLOCK_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_codec::{DecodeExt, Encode};
+    use fluence_engine::testkit::{TestDb, define, schema};
+
+    #[test]
+    fn one_hash_has_one_block_however_it_travels() {
+        let mut db = TestDb::new(1, 4);
+        let ops = (0..2).map(|at| db.owner.sign(db.db, define(at, schema(1, 0)))).collect();
+        let block = db.block(ops);
+        let whole = ClusterBlock::new(block.clone());
+        let read = ClusterBlock::decode(whole.encode()).expect("it is right");
+        assert_eq!((read.hash(), read.block()), (whole.hash(), &block));
+
+        let spoils: [fn(&mut Vec<fluence_types::op::SignedOp>); 5] = [
+            |ops| ops[1].signature[0] ^= 1,
+            |ops| ops[0].unsigned.sequence += 1,
+            |ops| ops.swap(0, 1),
+            |ops| _ = ops.pop(),
+            |ops| ops.push(ops[0].clone()),
+        ];
+        for (at, spoil) in spoils.iter().enumerate() {
+            let mut ops = block.ops.to_vec();
+            spoil(&mut ops);
+            let other = Block { header: block.header.clone(), ops: ops.try_into().expect("few") };
+            assert!(ClusterBlock::decode(ClusterBlock::new(other).encode()).is_err(), "spoiled as {at}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! hear heads ── another committee? ──> handovers, one after the other
 //!     │
 //!     ├── f + 1 say one head, its root and its block are certified ──> pieces ──> import
-//!     └── different heights ──> those that others named are asked for, and all are asked for a newer one
+//!     └── different heights, or no certificate yet ──> those that others named are asked for, and all are asked for a newer one
 //! ```
 //! Rule     a committee is believed because the one before it signed its hash. Nothing is written before all of it is checked, and then
 //!          in one batch. A member that was away keeps what it noted of its votes: only its state is replaced.
@@ -173,9 +173,10 @@ impl Known {
         self.said.iter().flat_map(|(node, heads)| heads.values().map(move |head| (node, head)))
     }
 
-    /// Heights of which a root is certified, highest first: those are the chain's, whoever said them.
+    /// Heights of which a root or a block is certified, highest first: those are the chain's, whoever said them.
     fn heights(&self) -> Vec<Height> {
-        let certified = self.heads().filter(|(_, head)| head.root_certificate.is_some()).map(|(_, head)| head.height);
+        let certified = |head: &SnapshotHead| head.root_certificate.is_some() || head.floor.is_some();
+        let certified = self.heads().filter(|(_, head)| certified(head)).map(|(_, head)| head.height);
         certified.collect::<BTreeSet<_>>().into_iter().rev().take(HEADS_MAX).collect()
     }
 
@@ -249,7 +250,7 @@ impl<E: Runtime, B: Blocker<PublicKey = Identity>> Newcomer<'_, E, B> {
         let first = known.committees.first_key_value().map_or(0, |(epoch, _)| *epoch);
         let head = engine.head(db).map_or(0, |head| head.height.0 + 1);
         let mut at_least = Height(first.saturating_mul(EPOCH_BLOCKS).max(head));
-        let (floor, mut failed) = (at_least, None);
+        let (floor, mut failed, mut tried) = (at_least, None, None);
         loop {
             if self.hear(at_least, floor, &mut known).await? {
                 let (_, members) = known.last().ok_or(JoinError::Committee)?;
@@ -276,11 +277,20 @@ impl<E: Runtime, B: Blocker<PublicKey = Identity>> Newcomer<'_, E, B> {
                 let needed = known.committees.values().map(agreement).max().unwrap_or(1);
                 return Err(JoinError::Agreement { heard: known.said.len(), needed });
             }
-            // Members that took theirs at different heights take the next together.
-            let heights = known.heights();
-            if heights.iter().filter(|height| **height >= at_least).count() > 1 {
-                at_least = Height(heights[0].0 + 1);
+            for (node, head) in known.heads() {
+                let (root, floor) = (head.root_certificate.is_some(), head.floor.is_some());
+                tracing::debug!(%db, %node, height = %head.height, root, floor, "a member has a snapshot");
             }
+            // Members that took theirs at different heights take the next together. And a root may never be certified, where the header
+            // that would carry it carries the next one's, or its block is final by its descendant's certificate: so what did not do in
+            // the round before is not waited for.
+            let heights = known.heights();
+            let newest = heights.first().copied().filter(|height| *height >= at_least);
+            let several = heights.iter().filter(|height| **height >= at_least).count() > 1;
+            if let Some(newest) = newest.filter(|newest| several || tried == Some(*newest)) {
+                at_least = Height(newest.0 + 1);
+            }
+            tried = newest;
             self.clock.sleep(self.config.timing.fetch).await;
         }
     }

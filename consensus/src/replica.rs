@@ -165,13 +165,28 @@ impl History {
     /// Fewest blocks: two epochs, so that whoever misses the end of the last one gets it.
     pub const BLOCKS_MIN: u64 = 2 * EPOCH_BLOCKS;
 
+    /// This many blocks, at least [`Self::BLOCKS_MIN`], in sections as the replica was started with first.
+    ///
+    /// # Errors
+    /// [`fluence_engine::StoreError`] where that cannot be read.
+    pub fn keeping(engine: &Engine, db: DatabaseId, blocks: u64) -> Result<Self, fluence_engine::StoreError> {
+        let (blocks, usual) = (blocks.max(Self::BLOCKS_MIN), Self::default().section);
+        let section = NonZeroU64::new(blocks / 2).map_or(usual, |half| half.min(usual));
+        let noted = Self::noted(engine, db)?.and_then(NonZeroU64::new);
+        Ok(Self { blocks, section: noted.unwrap_or(section) })
+    }
+
+    fn noted(engine: &Engine, db: DatabaseId) -> Result<Option<u64>, fluence_engine::StoreError> {
+        let note = engine.note(db, NOTE_SECTION)?;
+        Ok(note.and_then(|note| note.try_into().ok()).map(u64::from_be_bytes))
+    }
+
     /// Checks against what was noted when the replica was started first, and notes it then.
     fn check(&self, engine: &Engine, db: DatabaseId) -> Result<(), StartError> {
         if self.blocks < Self::BLOCKS_MIN {
             return Err(StartError::History { blocks: self.blocks });
         }
-        let noted = engine.note(db, NOTE_SECTION)?.and_then(|note| note.try_into().ok()).map(u64::from_be_bytes);
-        match noted {
+        match Self::noted(engine, db)? {
             Some(noted) if noted != self.section.get() => Err(StartError::Section { noted, asked: self.section.get() }),
             Some(_) => Ok(()),
             None => Ok(engine.set_note(db, NOTE_SECTION, self.section.get().to_be_bytes().to_vec())?),

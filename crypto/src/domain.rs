@@ -17,7 +17,7 @@ tags! {
     /// Block hash: Keccak-256 of the tag and the canonical header.
     BLOCK = "FLU/crypto/block/v1";
     /// Hash over the operation ids of a block.
-    OPS = "FLU/crypto/ops/v1";
+    OPS = "FLU/crypto/ops/v2";
     /// Hash of a member list.
     MEMBERS = "FLU/crypto/members/v1";
     /// A member's signature on an availability receipt.

@@ -278,12 +278,14 @@ pub fn block_hash(header: &BlockHeader) -> BlockHash {
     BlockHash::from_bytes(keccak(domain::BLOCK, &encode(header)))
 }
 
-/// BLAKE3 over the operation ids of a block, in order.
+/// BLAKE3 over the operations of a block: how many, as 8 bytes big-endian, then each in its canonical encoding, with its signature. So one
+/// block hash has one block: who passes a block on cannot alter anything in it.
 #[must_use]
-pub fn ops_hash(ids: &[OpId]) -> [u8; 32] {
+pub fn ops_hash(ops: &[SignedOp]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(domain::OPS);
-    for id in ids {
-        hasher.update(id.as_bytes());
+    hasher.update(&(ops.len() as u64).to_be_bytes());
+    for op in ops {
+        hasher.update(&encode(op));
     }
     *hasher.finalize().as_bytes()
 }

@@ -7,6 +7,7 @@
 //! Source  DESIGN section 7; the rules are those of [`fluence_types::op::OpRefusal`], each with a test
 
 use crate::block::{CheckedOp, VerifiedBlock};
+use crate::engine::Rules;
 use crate::error::ApplyError;
 use crate::keys::{self, Cf};
 use crate::lease::Doer;
@@ -20,8 +21,7 @@ use fluence_crypto::tree::segment_root;
 use fluence_crypto::vote::verify_members;
 use fluence_types::block::{BlockHeader, Checkpoint, ends_epoch, epoch_of, position, quorum};
 use fluence_types::limits::{
-    COUNT_BITS, EXECUTION_LAG_MAX, LIVE_SEGMENTS_MAX, PROJECTIONS_MAX, SCHEMAS_BYTES_MAX, SEGMENT_CELLS_MAX,
-    STORED_LEVELS_MAX, WRITERS_EVER_MAX,
+    COUNT_BITS, EXECUTION_LAG_MAX, LIVE_SEGMENTS_MAX, PROJECTIONS_MAX, SCHEMAS_BYTES_MAX, WRITERS_EVER_MAX,
 };
 use fluence_types::op::{
     Change, Delivery, Lease, LeaseAction, Op, OpOutcome, OpReceipt, OpRefusal, SegmentRef, SignedReceipt,
@@ -37,8 +37,6 @@ use std::sync::Arc;
 
 /// Domain of the hash chain over receipts.
 const HISTORY_TAG: &str = "FLU/engine/history/v1";
-/// Slots of the stored tree.
-const SLOTS_MAX: u64 = 1 << (2 * STORED_LEVELS_MAX);
 
 /// What applying a block did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -143,7 +141,7 @@ pub(crate) fn compute(
     store: &dyn Store,
     before: Option<&DbState>,
     block: &VerifiedBlock,
-    retention_blocks: u64,
+    rules: Rules,
     pin: Option<Height>,
 ) -> Result<Computed, ApplyError> {
     let header = block.header();
@@ -155,7 +153,7 @@ pub(crate) fn compute(
         None => {
             let first = ops.next().map(|c| &c.op);
             let created = first.map_or(Err(OpRefusal::Database(header.db)), |op| {
-                create(header.db, retention_blocks, op.unsigned()).map(|mut state| {
+                create(header.db, rules, op.unsigned()).map(|mut state| {
                     let owner = state.writers.get_mut(&op.unsigned().writer).expect("genesis makes the owner a writer");
                     *owner = Writer { allowed: true, next_sequence: 1, previous: op.id() };
                     outcomes.push(OpReceipt { op: op.id(), height: header.height, outcome: Ok(()) });
@@ -195,7 +193,7 @@ pub(crate) fn compute(
 }
 
 /// The state that a creation makes.
-fn create(db: DatabaseId, retention_blocks: u64, op: &fluence_types::op::UnsignedOp) -> Result<DbState, OpRefusal> {
+fn create(db: DatabaseId, rules: Rules, op: &fluence_types::op::UnsignedOp) -> Result<DbState, OpRefusal> {
     let Op::CreateDatabase { members } = &op.op else { return Err(OpRefusal::Database(db)) };
     if op.sequence != 0 {
         return Err(OpRefusal::Sequence { got: op.sequence, expected: 0 });
@@ -206,7 +204,7 @@ fn create(db: DatabaseId, retention_blocks: u64, op: &fluence_types::op::Unsigne
     let refused = |why: SignError| OpRefusal::Cluster(why.to_string());
     verify_members(members).map_err(refused)?;
     let committee = (members.clone(), Cluster::of(members).map_err(refused)?);
-    Ok(DbState::genesis(db, op.writer, committee, retention_blocks))
+    Ok(DbState::genesis(db, op.writer, committee, rules))
 }
 
 /// A block half-way.
@@ -233,10 +231,16 @@ struct Ready<'a> {
 }
 
 impl Work<'_> {
+    /// The block in which the first superseded segment goes.
+    fn room_from(&self) -> Option<Height> {
+        let first = self.state.segments.values().filter_map(|s| s.superseded).min();
+        first.map(|height| Height(height.0.saturating_add(self.state.head.rules.retention_blocks)))
+    }
+
     /// Frees the slots of segments that have been superseded for the retention time. The last root that names one is the one
     /// before, so its cells stay for the retention time again, and are removed then.
     fn collect_garbage(&mut self) -> (Vec<SegmentRoot>, Vec<SegmentRoot>) {
-        let (db, retention) = (self.state.head.db, self.state.head.retention_blocks);
+        let (db, retention) = (self.state.head.db, self.state.head.rules.retention_blocks);
         let due = |s: &StoredSegment| s.superseded.is_some_and(|h| h.0.saturating_add(retention) <= self.height.0);
         let due: Vec<(SegmentRoot, StoredSegment)> =
             self.state.segments.iter().filter(|(_, s)| due(s)).map(|(r, s)| (*r, *s)).collect();
@@ -426,7 +430,8 @@ impl Work<'_> {
         let mut ids = BTreeSet::new();
         let mut ready: Vec<Ready<'c>> = Vec::with_capacity(changes.len());
         let mut cells: u64 = self.state.stored_cells();
-        let mut slots = self.state.segments.len() as u64;
+        let rules = self.state.head.rules;
+        let mut segments = self.state.segments.len() as u64;
         for change in changes {
             let id = change.projection;
             if !changed.insert(id) {
@@ -455,13 +460,20 @@ impl Work<'_> {
                 if ready.iter().flat_map(|r| &r.append).chain(&append).any(|(_, other, _)| *other == root) {
                     return Ok(Err(OpRefusal::Repeated(segment.id)));
                 }
-                if segment.rows == 0 || !(1..=SEGMENT_CELLS_MAX).contains(&segment.preimage.cells) {
-                    return refused(format!("{} rows in {} cells", segment.rows, segment.preimage.cells));
+                let most = rules.cells_max();
+                if segment.rows == 0 || !(1..=most).contains(&segment.preimage.cells) {
+                    let (rows, cells) = (segment.rows, segment.preimage.cells);
+                    return refused(format!(
+                        "{rows} rows in {cells} cells; a segment has at least one, and at most {most} cells"
+                    ));
                 }
                 cells = cells.saturating_add(segment.preimage.cells);
-                slots += 1;
-                if cells >= 1 << COUNT_BITS || slots > SLOTS_MAX {
-                    return refused(format!("the database would have {cells} cells in {slots} segments"));
+                if cells >= 1 << COUNT_BITS {
+                    return refused(format!("the database would have {cells} cells"));
+                }
+                segments += 1;
+                if segments > rules.segments_max() {
+                    return Ok(Err(OpRefusal::Full { limit: rules.segments_max(), until: self.room_from() }));
                 }
                 let records = match self.check_delivery(segment, projection, inspected.as_ref()) {
                     Ok(records) => records,

@@ -3,9 +3,9 @@
 use crate::error::ApplyError;
 use crate::segment::{Inspected, inspect};
 use fluence_crypto::sign::{VerifiedOp, block_hash, ops_hash, verify_op};
+use fluence_types::BlockHash;
 use fluence_types::block::{Block, BlockHeader};
 use fluence_types::op::{Delivery, Op};
-use fluence_types::{BlockHash, OpId};
 use rayon::prelude::*;
 
 /// A block that [`crate::Engine::apply`] takes.
@@ -47,6 +47,9 @@ impl VerifiedBlock {
     /// [`ApplyError`] naming the first operation that is wrong. A block with one such operation is no block: nobody may propose it.
     pub fn verify(block: Block) -> Result<Self, ApplyError> {
         let Block { header, ops } = block;
+        if ops_hash(&ops) != header.ops_hash {
+            return Err(ApplyError::OpsHash);
+        }
         let db = header.db;
         let ops = ops
             .into_vec()
@@ -62,10 +65,6 @@ impl VerifiedBlock {
             .collect::<Vec<_>>();
         // The first error in order of position, whichever thread was first.
         let ops = ops.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let ids: Vec<OpId> = ops.iter().map(|c| c.op.id()).collect();
-        if ops_hash(&ids) != header.ops_hash {
-            return Err(ApplyError::OpsHash);
-        }
         Ok(Self { hash: block_hash(&header), header, ops })
     }
 

@@ -18,21 +18,66 @@ use crate::state::{BlockRecord, DbState, heads};
 use crate::store::{Batch, Durability, Entry, Store, StoreError, scan_all};
 use crate::upload::{UploadGuard, Uploads};
 use crate::view::View;
+use borsh::{BorshDeserialize, BorshSerialize};
 use fluence_types::answer::{OpenRefusal, OpenRequest, SegmentOpening};
 use fluence_types::block::{Checkpoint, Members};
-use fluence_types::limits::EXECUTION_LAG_MAX;
+use fluence_types::limits::{EXECUTION_LAG_MAX, SEGMENT_LEVELS_MAX, STORED_LEVELS_MAX};
 use fluence_types::op::OpReceipt;
+use fluence_types::shape::StorageShape;
 use fluence_types::tree::CatalogueOpening;
 use fluence_types::{BlockHash, DatabaseId, DbRoot, Height, OpId, ProjectionId, SegmentRoot, codec};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+/// What is fixed at a database's genesis, under its root: members that differ in it disagree on the first root.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Rules {
+    /// Blocks for which a superseded segment is kept, so that checkpoints that name it can still be disputed.
+    pub retention_blocks: u64,
+    /// Levels of the stored tree that storage proofs reach: 4^levels segments, superseded ones included, at most [`STORED_LEVELS_MAX`].
+    pub stored_levels: u32,
+    /// Levels of a segment's tree that they reach: 8^levels cells, at most [`SEGMENT_LEVELS_MAX`].
+    pub segment_levels: u32,
+}
+
+impl Rules {
+    /// The rules of databases whose storage is proven in a shape.
+    ///
+    /// A writer that commits in every block, and merges what it wrote, leaves about 1.3 segments behind it a block: a retention of half as
+    /// many blocks as there are places leaves room for those that live.
+    #[must_use]
+    pub const fn of(shape: StorageShape) -> Self {
+        Self { retention_blocks: 2048, stored_levels: shape.stored_levels, segment_levels: shape.tree_levels }
+    }
+
+    /// The production rules with another retention, in blocks.
+    #[must_use]
+    pub const fn retaining(retention_blocks: u64) -> Self {
+        Self { retention_blocks, ..Self::of(StorageShape::PRODUCTION) }
+    }
+
+    /// Most segments.
+    pub(crate) fn segments_max(&self) -> u64 {
+        1 << (2 * self.stored_levels.min(STORED_LEVELS_MAX as u32))
+    }
+
+    /// Most cells of a segment.
+    pub(crate) fn cells_max(&self) -> u64 {
+        1 << (3 * self.segment_levels.min(SEGMENT_LEVELS_MAX as u32))
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self::of(StorageShape::PRODUCTION)
+    }
+}
+
 /// Sizes and times of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EngineConfig {
-    /// Blocks for which a superseded segment is kept, so that checkpoints that name it can still be disputed. It is fixed at a
-    /// database's genesis and under its root, so members that differ in it disagree on the first root.
-    pub retention_blocks: u64,
+    /// What is fixed at a database's genesis.
+    pub rules: Rules,
     /// Blocks after which an upload that no operation named expires: the expiry of receipts signed for it.
     pub upload_blocks: u64,
     /// Blocks after that expiry for which its cells are still kept.
@@ -46,7 +91,7 @@ pub struct EngineConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
-            retention_blocks: 4096,
+            rules: Rules::default(),
             upload_blocks: 1024,
             upload_margin_blocks: 64,
             upload_bytes_max: 4 << 30,
@@ -144,13 +189,8 @@ impl Engine {
         if before.as_ref().is_some_and(|state| header.height <= state.head.height) {
             return apply::replay(self.store.as_ref(), block);
         }
-        let Computed { state, mut batch, outcomes, stored, collected, removed } = apply::compute(
-            self.store.as_ref(),
-            before.as_deref(),
-            block,
-            self.config.retention_blocks,
-            self.pinned(header.db),
-        )?;
+        let Computed { state, mut batch, outcomes, stored, collected, removed } =
+            apply::compute(self.store.as_ref(), before.as_deref(), block, self.config.rules, self.pinned(header.db))?;
         // Uploads of segments that this block stores end here: nobody may write their pages any more.
         let mut missing = Vec::new();
         let mut ended: Vec<UploadGuard> = Vec::new();

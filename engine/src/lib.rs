@@ -36,7 +36,7 @@ pub mod testkit;
 
 pub use apply::Applied;
 pub use block::VerifiedBlock;
-pub use engine::{Engine, EngineConfig, Head, RECENT};
+pub use engine::{Engine, EngineConfig, Head, RECENT, Rules};
 pub use error::{ApplyError, EngineError, SegmentError, UploadError};
 pub use fill::Missing;
 pub use nodes::Lost;

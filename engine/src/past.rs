@@ -113,7 +113,7 @@ pub(crate) fn record(batch: &mut Batch, before: Option<&DbState>, after: &DbStat
     let record = Record { after: after.preimage, slots: old.len() as u64, undo: undo.collect() };
     let (db, height) = (after.head.db, after.head.height.0);
     batch.put(Cf::History, keys::past(db, Height(height)), fluence_types::codec::encode(&record));
-    if let Some(over) = height.checked_sub(after.head.retention_blocks).map(Height)
+    if let Some(over) = height.checked_sub(after.head.rules.retention_blocks).map(Height)
         && pin.is_none_or(|pin| over < pin)
     {
         batch.delete(Cf::History, keys::past(db, over));
@@ -130,7 +130,7 @@ pub(crate) fn begin(batch: &mut Batch, state: &DbState) {
 /// Drops the records that the pin `before` kept beyond the retention and `now` does not.
 pub(crate) fn forget(batch: &mut Batch, state: &DbState, before: Height, now: Height) {
     let (db, head) = (state.head.db, state.head.height.0);
-    let end = now.0.min((head + 1).saturating_sub(state.head.retention_blocks));
+    let end = now.0.min((head + 1).saturating_sub(state.head.rules.retention_blocks));
     for height in before.0..end {
         batch.delete(Cf::History, keys::past(db, Height(height)));
     }

@@ -19,7 +19,7 @@ use borsh::BorshDeserialize;
 use fluence_crypto::roots::schema_hash;
 use fluence_crypto::tree::segment_root;
 use fluence_types::block::{Checkpoint, Members, epoch_of};
-use fluence_types::limits::{EPOCH_BLOCKS, PROJECTIONS_MAX, SEGMENT_CELLS_MAX, STORED_LEVELS_MAX};
+use fluence_types::limits::{EPOCH_BLOCKS, PROJECTIONS_MAX, SEGMENT_CELLS_MAX};
 use fluence_types::op::{Lease, OpReceipt};
 use fluence_types::segment::PublicSchema;
 use fluence_types::tree::CatalogueEntry;
@@ -158,7 +158,8 @@ impl Engine {
             match prefix {
                 keys::COLLECTED => {
                     // How long a member keeps them beyond the retention is its own business.
-                    let kept = |c: &CollectedSegment| c.since.0.saturating_add(state.head.retention_blocks) > height.0;
+                    let kept =
+                        |c: &CollectedSegment| c.since.0.saturating_add(state.head.rules.retention_blocks) > height.0;
                     for (root, collected) in state.collected.iter().filter(|(_, c)| kept(c)) {
                         out.put(&keys::collected(db, *root), &codec::encode(collected))?;
                     }
@@ -336,7 +337,7 @@ fn read(db: DatabaseId, bytes: &[u8]) -> Result<(DbState, Batch), SnapshotError>
         }
         batch.put(SECTIONS[section].0, [&keys::of_database(prefix, db)[..], key].concat(), value.to_vec());
     }
-    let head = head.filter(|h| h.db == db && h.slots <= 1 << (2 * STORED_LEVELS_MAX));
+    let head = head.filter(|h| h.db == db && h.slots <= h.rules.segments_max());
     let head = head.ok_or_else(|| malformed("it has no head of this database"))?;
     let height = head.height;
     let aside = MemStore::new();

@@ -10,6 +10,7 @@
 //!         are a function of the operations and outcomes it covers, and hashing them all again for each block would cost too much.
 //!         An empty block changes nothing, unless a segment is collected at its height.
 
+use crate::engine::Rules;
 use crate::error::EngineError;
 use crate::keys::{self, Cf};
 use crate::store::{Batch, Store, StoreError, scan_all};
@@ -48,8 +49,8 @@ pub(crate) struct Head {
     /// The committee of the block after this one.
     pub(crate) members: Members,
     pub(crate) cluster: Cluster,
-    /// Blocks a superseded segment is kept; fixed at genesis.
-    pub(crate) retention_blocks: u64,
+    /// Fixed at genesis.
+    pub(crate) rules: Rules,
     /// Slots of the stored tree, free ones included.
     pub(crate) slots: u64,
     /// Chain over all receipts.
@@ -140,7 +141,7 @@ struct Aux<'a> {
     owner: Address,
     members: &'a Members,
     cluster: &'a Cluster,
-    retention_blocks: u64,
+    rules: Rules,
     writers: Vec<(Address, Writer)>,
     leases: Vec<(TableId, Lease)>,
     superseded: Vec<(u64, SegmentRoot, Height)>,
@@ -174,7 +175,7 @@ impl DbState {
         db: DatabaseId,
         owner: Address,
         (members, cluster): (Members, Cluster),
-        retention_blocks: u64,
+        rules: Rules,
     ) -> Self {
         let head = Head {
             db,
@@ -185,7 +186,7 @@ impl DbState {
             owner,
             members,
             cluster,
-            retention_blocks,
+            rules,
             slots: 0,
             history: [0; 32],
         };
@@ -221,7 +222,7 @@ impl DbState {
             owner: self.head.owner,
             members: &self.head.members,
             cluster: &self.head.cluster,
-            retention_blocks: self.head.retention_blocks,
+            rules: self.head.rules,
             writers: self.writers.iter().map(|(a, w)| (*a, *w)).collect(),
             leases: self.leases.iter().map(|(t, l)| (*t, *l)).collect(),
             superseded,
@@ -264,7 +265,7 @@ impl DbState {
     pub(crate) fn load(store: &dyn Store, head: Head) -> Result<Self, EngineError> {
         let db = head.db;
         let committee = (head.members.clone(), head.cluster.clone());
-        let mut state = Self::genesis(db, head.owner, committee, head.retention_blocks);
+        let mut state = Self::genesis(db, head.owner, committee, head.rules);
         state.writers.clear();
         each(store, keys::of_database(keys::WRITER, db), "writer", |suffix, writer| {
             let address = <[u8; 20]>::try_from(suffix).ok().map(Address::from_bytes)?;

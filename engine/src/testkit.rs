@@ -277,7 +277,6 @@ impl TestDb {
     /// The next block with these operations, signed or not as they may be.
     pub fn block(&mut self, ops: Vec<SignedOp>) -> Block {
         self.time_ms += 1000;
-        let ids: Vec<OpId> = ops.iter().map(|op| op_id(&op.unsigned)).collect();
         let (height, parent, executed_height, executed_root, next_members_hash) = match &self.last {
             None => (Height(0), BlockHash::default(), Height(0), DbRoot::default(), [0; 32]),
             Some(last) => (Height(last.height.0 + 1), last.block, last.height, last.root, last.next_members_hash),
@@ -288,7 +287,7 @@ impl TestDb {
             height,
             parent,
             timestamp_ms: self.time_ms,
-            ops_hash: ops_hash(&ids),
+            ops_hash: ops_hash(&ops),
             executed_height,
             executed_root,
             next_members_hash,

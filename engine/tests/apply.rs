@@ -1,14 +1,18 @@
 //! The rules of operations, each with what is refused, and the rules of blocks.
 
 use fluence_engine::testkit::{TestDb, TestSegment, TestWriter, change, commit, define, schema};
-use fluence_engine::{ApplyError, Engine, EngineConfig, MemStore, VerifiedBlock};
+use fluence_engine::{ApplyError, Engine, EngineConfig, MemStore, Rules, VerifiedBlock};
 use fluence_types::op::{Delivery, Op, OpRefusal, SignedOp};
 use fluence_types::{DatabaseId, Height, OpId, ProjectionId, SegmentId, Version};
 use std::sync::Arc;
 
 fn engine() -> Engine {
-    let config =
-        EngineConfig { retention_blocks: 3, upload_blocks: 50, upload_margin_blocks: 2, ..EngineConfig::default() };
+    let config = EngineConfig {
+        rules: Rules::retaining(3),
+        upload_blocks: 50,
+        upload_margin_blocks: 2,
+        ..EngineConfig::default()
+    };
     Engine::open(Arc::new(MemStore::new()), config).unwrap()
 }
 
@@ -438,6 +442,40 @@ fn an_empty_block_keeps_the_root_and_a_refused_operation_does_not() {
     assert_eq!(db.apply(&engine, vec![]).unwrap().root(), before);
     refused(&engine, &mut db, define(5, schema(1, 0)));
     assert_ne!(engine.checkpoint(db.db).unwrap().root, before, "receipts are under the root");
+}
+
+#[test]
+fn no_more_segments_than_a_storage_proof_reaches_until_the_superseded_ones_go() {
+    let rules = Rules { retention_blocks: 6, stored_levels: 1, segment_levels: 2 };
+    let config = EngineConfig { rules, ..EngineConfig::default() };
+    let engine = Engine::open(Arc::new(MemStore::new()), config).unwrap();
+    let mut db = TestDb::new(11, 1);
+    db.create(&engine).unwrap();
+    db.act(&engine, define(0, schema(1, 1))).unwrap().unwrap();
+    let small = |seed| TestSegment::new(seed, &schema(1, 1), 3, 10);
+    let replace = |version, new: &TestSegment, old: Option<&TestSegment>| {
+        commit(&[(0, version)], vec![change(0, vec![new.inline()], old.iter().map(|s| s.root()).collect())])
+    };
+    // No segment higher than it reaches: 64 cells.
+    let high = TestSegment::new(9, &schema(1, 1), 500, 20);
+    assert!(high.preimage.cells > 64);
+    let refusal = refused(&engine, &mut db, replace(0, &high, None));
+    assert!(matches!(&refusal, OpRefusal::Segment { why, .. } if why.contains("at most 64 cells")), "{refusal}");
+
+    let segments: Vec<TestSegment> = (1..=5).map(small).collect();
+    let mut old = None;
+    for (version, new) in segments[..4].iter().enumerate() {
+        db.act(&engine, replace(version as u64, new, old)).unwrap().unwrap();
+        old = Some(new);
+    }
+    // The first was superseded in block 4.
+    let full = refused(&engine, &mut db, replace(4, &segments[4], old));
+    assert_eq!(full, OpRefusal::Full { limit: 4, until: Some(Height(4 + 6)) });
+    assert!(full.to_string().contains("block 10"), "{full}");
+    while engine.head(db.db).unwrap().height < Height(9) {
+        db.apply(&engine, Vec::new()).unwrap();
+    }
+    db.act(&engine, replace(4, &segments[4], old)).unwrap().unwrap();
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use fluence_engine::store::{Batch, Durability};
 use fluence_engine::testkit::{TestDb, TestSegment, change, commit, define, schema};
 use fluence_engine::{
-    CheckedUpload, Engine, EngineConfig, FailingStore, Failure, FjallOptions, FjallStore, MemStore, Missing, Store,
-    UploadError,
+    CheckedUpload, Engine, EngineConfig, FailingStore, Failure, FjallOptions, FjallStore, MemStore, Missing, Rules,
+    Store, UploadError,
 };
 use fluence_types::answer::{CellRange, OpenRefusal};
 use fluence_types::op::{OpRefusal, SegmentRef};
@@ -12,7 +12,7 @@ use fluence_types::{DatabaseId, FieldBytes, Height, SchemaHash, SegmentId};
 use std::sync::Arc;
 
 const CONFIG: EngineConfig = EngineConfig {
-    retention_blocks: 3,
+    rules: Rules::retaining(3),
     upload_blocks: 2,
     upload_margin_blocks: 1,
     upload_bytes_max: 2 << 20,

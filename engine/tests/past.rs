@@ -3,7 +3,7 @@
 use fluence_crypto::roots::db_root;
 use fluence_crypto::tree::{Path, check_path};
 use fluence_engine::testkit::{TestDb, TestSegment, change, commit, define, schema};
-use fluence_engine::{Engine, EngineConfig, MemStore, WitnessError};
+use fluence_engine::{Engine, EngineConfig, MemStore, Rules, WitnessError};
 use fluence_types::shape::StorageShape;
 use fluence_types::statement::Storage;
 use fluence_types::{DbRoot, FieldBytes};
@@ -41,7 +41,7 @@ fn prove(engine: &Engine, db: &TestDb, kept: &Kept) -> Result<(), WitnessError> 
 #[test]
 fn every_root_since_the_retention_is_provable_and_older_ones_say_so() {
     let store = Arc::new(MemStore::new());
-    let config = EngineConfig { retention_blocks: 3, ..EngineConfig::default() };
+    let config = EngineConfig { rules: Rules::retaining(3), ..EngineConfig::default() };
     let engine = Engine::open(store.clone(), config).unwrap();
     let mut db = TestDb::new(1, 1);
     db.create(&engine).unwrap();
@@ -81,7 +81,7 @@ fn every_root_since_the_retention_is_provable_and_older_ones_say_so() {
 #[test]
 fn a_pinned_root_is_provable_however_many_blocks_follow_and_is_let_go_with_the_pin() {
     let store = Arc::new(MemStore::new());
-    let config = EngineConfig { retention_blocks: 2, ..EngineConfig::default() };
+    let config = EngineConfig { rules: Rules::retaining(2), ..EngineConfig::default() };
     let mut engine = Engine::open(store.clone(), config).unwrap();
     let mut db = TestDb::new(1, 1);
     db.create(&engine).unwrap();

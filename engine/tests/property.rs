@@ -2,8 +2,8 @@
 
 use fluence_engine::testkit::{TestDb, TestSegment, TestWriter, change, commit, define, schema};
 use fluence_engine::{
-    ApplyError, Engine, EngineConfig, EngineError, FailingStore, Failure, FjallOptions, FjallStore, MemStore, Store,
-    StoreError, UploadError, VerifiedBlock,
+    ApplyError, Engine, EngineConfig, EngineError, FailingStore, Failure, FjallOptions, FjallStore, MemStore, Rules,
+    Store, StoreError, UploadError, VerifiedBlock,
 };
 use fluence_types::block::{Block, Checkpoint};
 use fluence_types::op::{Op, SignedOp};
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 
 const CONFIG: EngineConfig = EngineConfig {
-    retention_blocks: 2,
+    rules: Rules::retaining(2),
     upload_blocks: 50,
     upload_margin_blocks: 1,
     upload_bytes_max: 1 << 30,

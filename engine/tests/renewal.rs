@@ -3,7 +3,7 @@
 use fluence_engine::keys::{self, Cf};
 use fluence_engine::testkit::{TestDb, TestSegment, change, commit, define, schema};
 use fluence_engine::{
-    Engine, EngineConfig, FailingStore, Failure, MemStore, Snapshot, SnapshotError, Store, VerifiedBlock,
+    Engine, EngineConfig, FailingStore, Failure, MemStore, Rules, Snapshot, SnapshotError, Store, VerifiedBlock,
 };
 use fluence_types::answer::CellRange;
 use fluence_types::block::Checkpoint;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 const RETENTION: u64 = 3;
 
 fn open(store: &Arc<MemStore>) -> Engine {
-    let config = EngineConfig { retention_blocks: RETENTION, ..EngineConfig::default() };
+    let config = EngineConfig { rules: Rules::retaining(RETENTION), ..EngineConfig::default() };
     Engine::open(store.clone(), config).unwrap()
 }
 
@@ -123,7 +123,7 @@ fn a_snapshot_that_is_cut_off_leaves_the_old_state_or_the_new_one() {
         let (id, before) = (db.db, here.head(db.db));
         drop(here);
         let snapshot = ahead(&there, &mut db);
-        let config = EngineConfig { retention_blocks: RETENTION, ..EngineConfig::default() };
+        let config = EngineConfig { rules: Rules::retaining(RETENTION), ..EngineConfig::default() };
         let failing = Engine::open(Arc::new(FailingStore::new(Arc::clone(&store), 0, failure)), config).unwrap();
         let refused = import(&failing, &db, &snapshot);
         assert!(matches!(refused, Err(SnapshotError::Store(_))), "{refused:?}");

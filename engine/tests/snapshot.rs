@@ -2,8 +2,8 @@
 
 use fluence_engine::testkit::{TestDb, TestSegment, change, commit, define, schema};
 use fluence_engine::{
-    Engine, EngineConfig, FailingStore, Failure, FjallOptions, FjallStore, MemStore, SNAPSHOT_CHUNK_BYTES, Snapshot,
-    SnapshotError, VerifiedBlock, WitnessError, chunk_digest, snapshot_digest,
+    Engine, EngineConfig, FailingStore, Failure, FjallOptions, FjallStore, MemStore, Rules, SNAPSHOT_CHUNK_BYTES,
+    Snapshot, SnapshotError, VerifiedBlock, WitnessError, chunk_digest, snapshot_digest,
 };
 use fluence_types::block::{Checkpoint, epoch_of};
 use fluence_types::limits::EPOCH_BLOCKS;
@@ -13,9 +13,9 @@ use fluence_types::statement::Storage;
 use fluence_types::{BlockHash, DatabaseId, FieldBytes, Height, HoldingsRoot, ProjectionId};
 use std::sync::Arc;
 
-const CONFIG: EngineConfig = EngineConfig { retention_blocks: 3, ..DEFAULT };
+const CONFIG: EngineConfig = EngineConfig { rules: Rules::retaining(3), ..DEFAULT };
 const DEFAULT: EngineConfig = EngineConfig {
-    retention_blocks: 4096,
+    rules: Rules::retaining(4096),
     upload_blocks: 1024,
     upload_margin_blocks: 64,
     upload_bytes_max: 4 << 30,

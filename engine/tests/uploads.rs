@@ -1,13 +1,13 @@
 //! Uploads: resumed, refused, limited, expired; and the tree built page by page is the tree built at once.
 
 use fluence_engine::testkit::{TestDb, TestSegment, change, commit, define, schema};
-use fluence_engine::{CheckedUpload, Engine, EngineConfig, MemStore, SegmentError, Store, UploadError};
+use fluence_engine::{CheckedUpload, Engine, EngineConfig, MemStore, Rules, SegmentError, Store, UploadError};
 use fluence_types::segment::SegmentHeader;
 use fluence_types::{DatabaseId, FieldBytes, Height, SegmentRoot};
 use std::sync::Arc;
 
 const CONFIG: EngineConfig = EngineConfig {
-    retention_blocks: 3,
+    rules: Rules::retaining(3),
     upload_blocks: 2,
     upload_margin_blocks: 1,
     upload_bytes_max: 8 << 20,

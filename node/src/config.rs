@@ -146,13 +146,15 @@ pub struct ClusterSettings {
     pub leader_ms: u64,
     /// Milliseconds that a member is not heard before a standby takes its seat.
     pub missing_ms: u64,
+    /// Blocks that are kept for members that were away, at least 128; who was away for longer begins again with a snapshot.
+    pub keep_blocks: u64,
     /// Threads on which all replicas of the node run.
     pub threads: u32,
 }
 
 impl Default for ClusterSettings {
     fn default() -> Self {
-        Self { idle_ms: 1000, quiet_ms: 4000, leader_ms: 2000, missing_ms: 600_000, threads: 2 }
+        Self { idle_ms: 1000, quiet_ms: 4000, leader_ms: 2000, missing_ms: 600_000, keep_blocks: 8192, threads: 2 }
     }
 }
 
@@ -496,7 +498,8 @@ mod tests {
         for (idle_ms, quiet_ms, leader_ms, missing_ms) in
             [(0, 0, 0, 0), (1000, 4000, 2000, 600_000), (9000, 99_000, 50, 1)]
         {
-            let timing = ClusterSettings { idle_ms, quiet_ms, leader_ms, missing_ms, threads: 1 }.timing();
+            let timing =
+                ClusterSettings { idle_ms, quiet_ms, leader_ms, missing_ms, ..ClusterSettings::default() }.timing();
             for quiet in [false, true] {
                 let t = timing.of_epoch(quiet);
                 let holds = if quiet { timing.quiet } else { timing.idle };

@@ -49,6 +49,7 @@ def main():
     must(replaced.get("by") not in (None, replaced.get("replaced")), f"who replaced whom: {replaced}")
     must(replaced.get("since_consensus_epoch", 0) > 0, f"the seat changed at no epoch's end: {replaced}")
     must(replaced.get("votes_at_height", 0) >= 64 * replaced.get("since_consensus_epoch", 0), f"it votes before it has a seat: {replaced}")
+    must(len(by_name.get("handover on chain", {}).get("committee", "")) == 64, "the chain does not know the committee with the fifth")
     must(by_name.get("the killed node comes back", {}).get("killed") == replaced.get("replaced"), "another node came back than was killed")
 
     statements = []

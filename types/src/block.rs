@@ -23,7 +23,7 @@ pub struct BlockHeader {
     pub parent: BlockHash,
     /// Milliseconds since 1970 as the proposer says, never below the parent's. The state machine's only clock.
     pub timestamp_ms: u64,
-    /// BLAKE3 over the operation ids in order.
+    /// BLAKE3 over the operations in order, with their signatures.
     pub ops_hash: [u8; 32],
     /// Height of the last block whose root the proposer had computed.
     pub executed_height: Height,

@@ -359,6 +359,14 @@ pub enum OpRefusal {
     /// No such table.
     #[error("no table {0} here")]
     Table(TableId) = 17,
+    /// As many segments as a storage proof reaches, those included that are kept until their retention ends.
+    #[error("{limit} segments are stored, superseded ones included, and no more can be proven; {}", Room(.until))]
+    Full {
+        /// Most segments of the database.
+        limit: u64,
+        /// The block in which the first superseded one goes; `None` where none is superseded.
+        until: Option<Height>,
+    } = 18,
 }
 
 /// How long a lease runs, in words.
@@ -369,6 +377,18 @@ impl std::fmt::Display for Until<'_> {
         match self.0.holder {
             Some(holder) => write!(f, "of {holder} until {} ms", self.0.until_ms),
             None => f.write_str("free"),
+        }
+    }
+}
+
+/// When there is room again, in words.
+struct Room<'a>(&'a Option<Height>);
+
+impl std::fmt::Display for Room<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(height) => write!(f, "there is room from block {height} on: retry then"),
+            None => f.write_str("compact a table, and retry when its old segments are gone"),
         }
     }
 }

@@ -30,8 +30,16 @@ impl StorageShape {
     pub const PRODUCTION: Self = Self { samples: 16, holdings_levels: 4, stored_levels: 6, tree_levels: 7 };
     /// The same samples over smaller trees: 4 databases, 64 segments, segments of 8^6 cells. For demos and local chains.
     pub const SMALL: Self = Self { samples: 16, holdings_levels: 1, stored_levels: 3, tree_levels: 6 };
+    /// Few samples over trees as high as in production but for the databases, of which there are 64. For clusters on one's own machine.
+    pub const LOCAL: Self = Self { samples: 4, holdings_levels: 3, stored_levels: 6, tree_levels: 7 };
     /// For unit tests.
     pub const TINY: Self = Self { samples: 2, holdings_levels: 1, stored_levels: 1, tree_levels: 2 };
+
+    /// Most databases that one proof covers.
+    #[must_use]
+    pub const fn databases_max(&self) -> u64 {
+        4u64.saturating_pow(self.holdings_levels)
+    }
 }
 
 impl RangeSumShape {

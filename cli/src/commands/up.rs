@@ -160,7 +160,7 @@ impl Node {
             Err(_) => StorageConfig {
                 net: NetConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()], ..NetConfig::default() },
                 proving: ProvingConfig {
-                    storage: CircuitId::Storage(StorageShape::SMALL),
+                    storage: CircuitId::Storage(StorageShape::LOCAL),
                     make_dev_keys: true,
                     ..ProvingConfig::default()
                 },

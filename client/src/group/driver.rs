@@ -460,7 +460,8 @@ impl<T: Transport> GroupDriver<T> {
             };
             let overtaken = start_over(&error) || matches!(error, ClientError::Op(OpRefusal::Repeated(_)));
             undone &= error.is_undone();
-            if undone && !overtaken {
+            let full = matches!(error, ClientError::Op(OpRefusal::Full { .. }));
+            if undone && !overtaken && !(full && attempt < self.options.retry.attempts) {
                 return Settled::Failed(error);
             }
             if let Ok(snapshot) = session.catalogue(&db, part.handle.projection).await {

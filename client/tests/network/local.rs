@@ -288,8 +288,7 @@ impl Hub {
         };
         let up: Vec<_> = up.into_iter().filter(|n| position(&committee, &n.id()).is_some()).collect();
         let first = up.first().ok_or("no member is up")?;
-        let ids: Vec<OpId> = ops.iter().map(|op| sign::op_id(&op.unsigned)).collect();
-        let mut header = BlockHeader { ops_hash: sign::ops_hash(&ids), ..genesis(db) };
+        let mut header = BlockHeader { ops_hash: sign::ops_hash(&ops), ..genesis(db) };
         if let Some(last) = first.engine.head(db) {
             header.height = Height(last.height.0 + 1);
             header.consensus_epoch = epoch_of(header.height);

@@ -315,7 +315,10 @@ fn block_hash_and_ops_hash_bind_their_parts() {
         block_hash(&header)
     });
     assert_eq!(hashes.collect::<std::collections::BTreeSet<_>>().len(), spoils.len());
-    let ids = [OpId::from_bytes([1; 32]), OpId::from_bytes([2; 32])];
-    let all = [ops_hash(&[]), ops_hash(&ids[..1]), ops_hash(&ids), ops_hash(&[ids[1], ids[0]])];
-    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+    let signed = |by: u8| sign_op(op(owner(by).address()), &owner(by));
+    let (a, b) = (signed(1), signed(2));
+    let mut altered = a.clone();
+    altered.signature[0] ^= 1;
+    let lists = [vec![], vec![a.clone()], vec![a.clone(), b.clone()], vec![b, a], vec![altered]];
+    assert_eq!(lists.iter().map(|ops| ops_hash(ops)).collect::<std::collections::BTreeSet<_>>().len(), lists.len());
 }

@@ -18,7 +18,9 @@
 
 use fluence_engine::store::conformance::copy;
 use fluence_engine::testkit::{TestDb, TestSegment, change, commit, define, schema};
-use fluence_engine::{Engine, EngineConfig, FjallOptions, FjallStore, MemStore, Store, StoreError, VerifiedBlock};
+use fluence_engine::{
+    Engine, EngineConfig, FjallOptions, FjallStore, MemStore, Rules, Store, StoreError, VerifiedBlock,
+};
 use fluence_types::answer::OpenRefusal;
 use fluence_types::block::{Block, Checkpoint};
 use fluence_types::op::SignedOp;
@@ -32,7 +34,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 const CONFIG: EngineConfig = EngineConfig {
-    retention_blocks: 2,
+    rules: Rules::retaining(2),
     upload_blocks: 50,
     upload_margin_blocks: 1,
     upload_bytes_max: 1 << 30,

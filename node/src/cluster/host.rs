@@ -39,6 +39,8 @@ pub struct ClusterConfig {
     pub evidence: PathBuf,
     /// Times.
     pub timing: Timing,
+    /// Blocks of a log that are kept for members that were away.
+    pub keep_blocks: u64,
     /// Threads of the runtime.
     pub threads: usize,
 }
@@ -162,6 +164,7 @@ impl Host {
     async fn start(host: &Arc<Self>, context: &runtime::Context, db: DatabaseId, links: Links) -> Result<(), String> {
         let origin = notes::origin(&host.engine, db).map_err(|e| e.to_string())?;
         let origin = origin.ok_or("where its log begins was never noted")?;
+        let history = History::keeping(&host.engine, db, host.config.keep_blocks).map_err(|e| e.to_string())?;
         let Links { channels, peers } = links;
         let config = Config {
             db,
@@ -169,7 +172,7 @@ impl Host {
             origin,
             timing: host.config.timing,
             limits: MempoolLimits::default(),
-            history: History::default(),
+            history,
             partition: hex::encode(db.as_bytes()),
             prover: Arc::clone(&host.prover),
         };

@@ -223,18 +223,20 @@ fn millis(duration: Duration) -> u64 {
 
 /// The first block of a database: every member makes the same of the same operation.
 fn genesis(op: VerifiedOp) -> Block {
+    let db = op.unsigned().db;
+    let ops = [op.into_signed()];
     let header = BlockHeader {
-        db: op.unsigned().db,
+        db,
         consensus_epoch: 0,
         height: Height(0),
         parent: BlockHash::default(),
         timestamp_ms: 0,
-        ops_hash: ops_hash(&[op.id()]),
+        ops_hash: ops_hash(&ops),
         executed_height: Height(0),
         executed_root: DbRoot::default(),
         next_members_hash: [0; 32],
     };
-    Block { header, ops: vec![op.into_signed()].try_into().expect("one operation") }
+    Block { header, ops: Vec::from(ops).try_into().expect("one operation") }
 }
 
 impl Log for ClusterLog {

@@ -24,8 +24,8 @@ use crate::identity::{self, IdentityError};
 use crate::net::{self, NetError, NetHandle};
 use crate::telemetry::{self, Health};
 use duty::Duty;
-use fluence_engine::{Engine, EngineConfig, EngineError, FjallOptions, FjallStore, MemStore, Store, StoreError};
-use fluence_types::shape::CircuitId;
+use fluence_engine::{Engine, EngineConfig, EngineError, FjallOptions, FjallStore, MemStore, Rules, Store, StoreError};
+use fluence_types::shape::{CircuitId, StorageShape};
 use proofs::Proofs;
 use prover::{ProveError, Prover};
 use service::Service;
@@ -170,7 +170,7 @@ impl StorageNode {
         let store = open_store(&config.store, &dir)?;
         let engine = {
             let (store, quota) = (Arc::clone(&store), config.store.quota_bytes);
-            let opened = tokio::task::spawn_blocking(move || open_engine(store, quota)).await;
+            let opened = tokio::task::spawn_blocking(move || open_engine(store, quota, shape)).await;
             Arc::new(opened.expect("opening the engine does not panic")?)
         };
         prepare(&Prepared { store: store.as_ref(), engine: &engine, chain: chain.as_deref() })?;
@@ -187,6 +187,7 @@ impl StorageNode {
             journals: dir.journals(),
             evidence: dir.evidence(),
             timing: config.cluster.timing(),
+            keep_blocks: config.cluster.keep_blocks,
             threads: config.cluster.threads.max(1) as usize,
         };
         let seats = Arc::new(Groth16Seats { prover: Arc::clone(&prover), runtime: tokio::runtime::Handle::current() });
@@ -373,8 +374,9 @@ fn open_rocksdb(_: &DataDir) -> Result<Arc<dyn Store>, NodeError> {
     ))
 }
 
-fn open_engine(store: Arc<dyn Store>, quota_bytes: u64) -> Result<Engine, EngineError> {
-    let config = EngineConfig::default();
+/// The engine, whose databases keep to what a storage proof of this shape reaches.
+fn open_engine(store: Arc<dyn Store>, quota_bytes: u64, shape: StorageShape) -> Result<Engine, EngineError> {
+    let config = EngineConfig { rules: Rules::of(shape), ..EngineConfig::default() };
     Engine::open(store, EngineConfig { upload_bytes_max: config.upload_bytes_max.min(quota_bytes), ..config })
 }
 

@@ -283,7 +283,9 @@ impl<L: Log> Service<L> {
             return Err(format!("this node was not configured to keep database {db}"));
         }
         let here = self.engine.databases();
-        if !here.contains(&db) && here.len() >= self.store.databases_max as usize {
+        // More than one storage proof covers could not be proven.
+        let most = u64::from(self.store.databases_max).min(self.prover.shape().databases_max());
+        if !here.contains(&db) && here.len() as u64 >= most {
             return Err(format!("this node keeps {} databases, its limit", here.len()));
         }
         Ok(())

@@ -221,6 +221,39 @@ async fn four_nodes_keep_one_database_through_the_loss_of_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_away_for_longer_than_blocks_are_kept_goes_on_from_a_snapshot() {
+    const KEPT: u64 = 128;
+    let configure = |dir: &Path| {
+        let mut config = settings(dir);
+        (config.cluster.idle_ms, config.cluster.quiet_ms, config.cluster.keep_blocks) = (10, 10, KEPT);
+        config
+    };
+    let mut world = World::with(vec![None; 4], configure).await;
+    world.act(0, define(0, schema(1, 1))).await;
+    let first = TestSegment::new(1, &schema(1, 1), 20, 20);
+    world.act(0, commit(&[(0, 0)], vec![change(0, vec![first.inline()], vec![])])).await;
+    let left = world.level(3, Height(1)).await.height;
+    world.stop(3).await;
+    let second = TestSegment::new(2, &schema(1, 1), 20, 20);
+    world.act(1, commit(&[(0, 1)], vec![change(0, vec![second.inline()], vec![])])).await;
+    // Until the others have dropped, at an epoch's end and by whole sections of 64, the block after the last that it had.
+    let gone = Height(left.0 + KEPT + 3 * 64);
+    for i in 0..3 {
+        world.level(i, gone).await;
+    }
+    world.restart(3).await;
+    let status = world.level(3, gone).await;
+    assert_eq!(status.missing_segments, 0);
+    // It is a member as before: with it, the cluster does without another.
+    world.stop(0).await;
+    let third = TestSegment::new(3, &schema(1, 1), 20, 20);
+    let (_, certificate) = world.act(3, commit(&[(0, 2)], vec![change(0, vec![third.inline()], vec![])])).await;
+    let place = world.members.iter().position(|m| m.node == world.places[3].peer.node).unwrap();
+    assert_eq!((certificate.signers.count_ones(), certificate.signers >> place & 1), (3, 1));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_refuses_a_database_that_does_not_name_it_and_seats_that_nobody_voted_for() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(&settings(dir.path())).await.unwrap();

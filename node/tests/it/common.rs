@@ -18,6 +18,9 @@ use fluence_wire::message::Refusal;
 use fluence_wire::{Request, Response};
 use std::path::Path;
 
+/// A circuit that is made in no time, over trees that hold what the tests write.
+pub const SHAPE: StorageShape = StorageShape { samples: 2, holdings_levels: 1, stored_levels: 3, tree_levels: 5 };
+
 /// A key that follows from a number.
 pub fn key(n: u8) -> NodeKey {
     NodeKey::new(Secret::new([n; 32]))
@@ -28,7 +31,7 @@ pub fn config(dir: &Path, engine: StoreKind) -> StorageConfig {
     let mut config = StorageConfig { data_dir: dir.join("node"), ..StorageConfig::default() };
     config.store.engine = engine;
     config.proving.keys_dir = dir.join("keys");
-    config.proving.storage = CircuitId::Storage(StorageShape::TINY);
+    config.proving.storage = CircuitId::Storage(SHAPE);
     config.proving.make_dev_keys = true;
     config
 }

@@ -4,7 +4,7 @@
 use crate::common::{self, Peer, key};
 use fluence_crypto::sign::NodeKey;
 use fluence_engine::testkit::{TestDb, TestSegment, change, commit, define, schema};
-use fluence_engine::{Engine, EngineConfig, MemStore, Store};
+use fluence_engine::{Engine, EngineConfig, MemStore, Rules, Store};
 use fluence_node::arbiter::Arbiter;
 use fluence_node::arbiter::judge::Case;
 use fluence_node::arbiter::ledger::Ledger;
@@ -33,7 +33,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
-pub const SHAPE: StorageShape = StorageShape::TINY;
+pub const SHAPE: StorageShape = crate::common::SHAPE;
 
 /// A chain in memory: epochs of ten blocks, answers in five.
 struct FakeChain {
@@ -230,13 +230,12 @@ impl Node {
         let mut db = TestDb::new(u64::from(n), 1);
         db.members = vec![NodeKey::new(fluence_crypto::secret::Secret::new([n; 32]))];
         let store: Arc<dyn Store> = Arc::new(MemStore::new());
-        let config = EngineConfig { retention_blocks: RETENTION, ..EngineConfig::default() };
+        let config = EngineConfig { rules: Rules::retaining(RETENTION), ..EngineConfig::default() };
         let engine = Arc::new(Engine::open(Arc::clone(&store), config).unwrap());
         db.create(&engine).unwrap();
         let schema = schema(1, 1);
         db.act(&engine, define(0, schema.clone())).unwrap().unwrap();
         let segment = TestSegment::new(u64::from(n), &schema, 100, 10);
-        assert!(segment.preimage.cells <= 64, "the tiny shape has two levels");
         db.act(&engine, commit(&[(0, 0)], vec![change(0, vec![segment.inline()], vec![])])).unwrap().unwrap();
 
         let proving = ProvingConfig {

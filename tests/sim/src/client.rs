@@ -311,6 +311,10 @@ impl Client {
     /// Whether the chain of the writer has passed an operation that was not done.
     fn is_hopeless(&self, running: &Running, signed: &SignedOp) -> bool {
         let Ok(view) = running.engine.view(self.db.db) else { return false };
+        // Done there, and not certified yet: the next question will be answered.
+        if running.engine.receipt(self.db.db, op_id(&signed.unsigned)).is_ok_and(|receipt| receipt.is_some()) {
+            return false;
+        }
         let state = view.writer(signed.unsigned.writer);
         state.next_sequence > signed.unsigned.sequence || (self.is_over() && !state.allowed)
     }

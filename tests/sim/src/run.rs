@@ -265,6 +265,14 @@ async fn finish(world: &World, healed: u64) -> Outcome {
             liars.entry(conduct.name().to_owned()).or_insert((0, 0)).1 += 1;
         }
     }
+    for (height, (block, outcomes)) in &notes.blocks {
+        for (op, receipt) in block.ops.iter().zip(outcomes) {
+            let done = receipt.outcome.as_ref().map_or_else(ToString::to_string, |()| "done".to_owned());
+            let text = format!("{:?}", op.unsigned.op);
+            let kind = text.split([' ', '(']).next().unwrap_or_default();
+            world.say(format_args!("block {height}: {kind} by {}: {done}", op.unsigned.writer));
+        }
+    }
     let top = notes.blocks.keys().next_back().map_or(0, |h| h.0);
     Outcome {
         seed: scenario.seed,

@@ -11,7 +11,7 @@ use fluence_consensus::{
     Channels, Config, Event, History, Identity, Lie, MESSAGE_BYTES_MAX, MempoolLimits, Openings, Origin, Parts,
     Planted, Replica, StartError, identity,
 };
-use fluence_crypto::sign::{NodeKey, op_id, ops_hash};
+use fluence_crypto::sign::{NodeKey, ops_hash};
 use fluence_engine::testkit::TestDb;
 use fluence_engine::{Engine, EngineConfig, FailingStore, Failure, MemStore, VerifiedBlock};
 use fluence_types::block::{Block, Members};
@@ -759,6 +759,9 @@ fn lie(falsehood: Falsehood, seed: u64, record: Arc<Record>) -> Lie {
                         ops.pop();
                     }
                 }
+                if falsehood == Falsehood::Signature {
+                    block.header.ops_hash = ops_hash(&ops);
+                }
                 block.ops = ops.try_into().expect("no more than before");
             }
             Falsehood::Again => {
@@ -768,8 +771,7 @@ fn lie(falsehood: Falsehood, seed: u64, record: Arc<Record>) -> Lie {
                 let mut ops = block.ops.to_vec();
                 let again = done[rng.gen_range(0..done.len())].clone();
                 ops.insert(rng.gen_range(0..=ops.len()), again);
-                let ids: Vec<_> = ops.iter().map(|op| op_id(&op.unsigned)).collect();
-                block.header.ops_hash = ops_hash(&ids);
+                block.header.ops_hash = ops_hash(&ops);
                 block.ops = ops.try_into().expect("one more than a few");
             }
         }

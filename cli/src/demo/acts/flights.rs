@@ -94,7 +94,9 @@ never values.",
             100.0 * hash_ms / seal_ms.max(1.0),
         ));
 
+        self.anchor(story, world, &tables).await?;
         self.replace_by_a_fifth(story, world, &tables).await?;
+        self.hand_over_on_chain(story, world, &tables).await?;
 
         story.begin("the killed node comes back");
         let caught_up = self.come_back(world, &tables).await?;
@@ -114,7 +116,6 @@ never values.",
         }
         story.fact("from_epoch", from.0);
         story.end(format!("owner and operators signed what each node owes, from epoch {from} on"));
-        self.anchor(story, world, &tables).await?;
         Ok(tables)
     }
 
