@@ -6,13 +6,14 @@
 //!          chooses scalars chooses the sums
 //! Source   as `ifma::sum`, which has lanes
 
-use super::field::{Point, base_mul, divide, inverse, mul, norm, square, sub};
+use super::field::{Base, Element, Point, divide, inverse, mul, mul_assign, norm, square, sub, sub_assign};
 use crate::fast::curve::Curve;
 use crate::fast::msm::Sorted;
 use ark_ec::CurveGroup;
 use ark_ec::short_weierstrass::Projective;
 use ark_ff::AdditiveGroup;
 use blst::blst_fp;
+use std::array::from_ref;
 
 /// Pairs that share an inversion: what they keep fits the second-level cache.
 const PAIRS: usize = 256;
@@ -63,38 +64,58 @@ fn weighted<C: Curve<D>, const D: usize>(
 
 /// The sum of each bucket that has one. `lens` are the buckets' sizes, after it 1 or 0.
 fn add_up<C: Curve<D>, const D: usize>(points: &[Point<D>], order: &[u32], lens: &mut [u32]) -> Vec<Point<D>> {
-    let base = |i: usize| {
-        let picked = order[i];
-        let point = &points[picked as usize / 2];
-        if picked % 2 == 1 { point.negated() } else { *point }
-    };
-    let mut adder = Adder { pairs: Vec::with_capacity(PAIRS), before: Vec::with_capacity(PAIRS) };
-    let mut sums = adder.halve::<C>(base, lens);
+    let mut adder = Adder { pairs: Vec::with_capacity(PAIRS), halfway: vec![Halfway::default(); PAIRS] };
+    let picked = |i: usize| (&points[order[i] as usize / 2], order[i] % 2 == 1);
+    let mut sums = adder.halve::<C>(picked, lens);
     while lens.iter().any(|n| *n > 1) {
-        sums = adder.halve::<C>(|i| sums[i], lens);
+        sums = adder.halve::<C>(|i| (&sums[i], false), lens);
     }
     sums
 }
 
+/// What the first pass leaves for the second: the difference of x, room for its norm, the product of all norms so far.
+#[derive(Clone, Copy)]
+struct Halfway<const D: usize> {
+    dx: Element<D>,
+    norm: Base,
+    product: Base,
+}
+
+impl<const D: usize> Default for Halfway<D> {
+    fn default() -> Self {
+        Self { dx: [blst_fp::default(); D], norm: Base::default(), product: Base::default() }
+    }
+}
+
+/// A point, and whether its negative is meant.
+type Signed<'a, const D: usize> = (&'a Point<D>, bool);
+
+fn signed<const D: usize>((point, negative): Signed<'_, D>) -> Point<D> {
+    let mut point = *point;
+    if negative {
+        point.negate();
+    }
+    point
+}
+
 struct Adder<const D: usize> {
     pairs: Vec<Pair<D>>,
-    /// For each pair its difference's norm, and the product of all norms before.
-    before: Vec<[blst_fp; 2]>,
+    halfway: Vec<Halfway<D>>,
 }
 
 impl<const D: usize> Adder<D> {
     /// Halves every bucket.
-    fn halve<C: Curve<D>>(&mut self, get: impl Fn(usize) -> Point<D>, lens: &mut [u32]) -> Vec<Point<D>> {
+    fn halve<'a, C: Curve<D>>(&mut self, get: impl Fn(usize) -> Signed<'a, D>, lens: &mut [u32]) -> Vec<Point<D>> {
         let total: u32 = lens.iter().map(|n| n.div_ceil(2)).sum();
         let mut out = vec![Point::infinity(); total as usize];
         let (mut from, mut to) = (0, 0);
         for len in lens {
             for _ in 0..*len / 2 {
-                self.push::<C>(Pair { p: get(from), q: get(from + 1), to }, &mut out);
+                self.push::<C>(get(from), get(from + 1), to, &mut out);
                 (from, to) = (from + 2, to + 1);
             }
             if *len % 2 == 1 {
-                out[to] = get(from);
+                out[to] = signed(get(from));
                 (from, to) = (from + 1, to + 1);
             }
             *len = len.div_ceil(2);
@@ -103,36 +124,56 @@ impl<const D: usize> Adder<D> {
         out
     }
 
-    fn push<C: Curve<D>>(&mut self, pair: Pair<D>, out: &mut [Point<D>]) {
-        let Pair { p, q, to } = pair;
-        if p.x == q.x || p == Point::infinity() || q == Point::infinity() {
-            out[to] = Point::from_ark::<C>(&(p.to_ark::<C>() + q.to_ark::<C>()).into_affine());
+    fn push<C: Curve<D>>(&mut self, p: Signed<'_, D>, q: Signed<'_, D>, to: usize, out: &mut [Point<D>]) {
+        if p.0.x == q.0.x || p.0.is_infinity() || q.0.is_infinity() {
+            let sum = signed(p).to_ark::<C>() + signed(q).to_ark::<C>();
+            out[to] = Point::from_ark::<C>(&sum.into_affine());
             return;
         }
-        self.pairs.push(pair);
+        self.pairs.push(Pair { p: *p.0, q: *q.0, to });
+        let pair = self.pairs.last_mut().expect("pushed just now");
+        for (point, (_, negative)) in [(&mut pair.p, p), (&mut pair.q, q)] {
+            if negative {
+                point.negate();
+            }
+        }
         if self.pairs.len() == PAIRS {
             self.flush(out);
         }
     }
 
     fn flush(&mut self, out: &mut [Point<D>]) {
-        let mut product: Option<blst_fp> = None;
-        for Pair { p, q, .. } in &self.pairs {
-            let norm = norm(&sub(&q.x, &p.x));
-            let before = product.unwrap_or_default();
-            product = Some(product.map_or(norm, |product| base_mul(&product, &norm)));
-            self.before.push([norm, before]);
+        let Some(last) = self.pairs.len().checked_sub(1) else { return };
+        for (i, Pair { p, q, .. }) in self.pairs.iter().enumerate() {
+            let (before, rest) = self.halfway.split_at_mut(i);
+            let Halfway { dx, norm: room, product } = &mut rest[0];
+            sub(dx, &q.x, &p.x);
+            let norm = norm(dx, room);
+            match before.last() {
+                None => *product = *norm,
+                Some(before) => mul(product, &before.product, norm),
+            }
         }
-        let mut rest = inverse(&product.unwrap_or_default());
-        for (i, (Pair { p, q, to }, [norm, before])) in self.pairs.iter().zip(&self.before).enumerate().rev() {
-            let norm_inverse = if i == 0 { rest } else { base_mul(&rest, before) };
-            rest = base_mul(&rest, norm);
-            let slope = divide(&sub(&q.y, &p.y), &sub(&q.x, &p.x), &norm_inverse);
-            let x = sub(&sub(&square(&slope), &p.x), &q.x);
-            let y = sub(&mul(&slope, &sub(&p.x, &x)), &p.y);
-            out[*to] = Point { x, y };
+        // Backwards: each difference's inverse, and the sum.
+        let (mut rest, mut norm_inverse) = (inverse(&self.halfway[last].product), Base::default());
+        let mut slope = [blst_fp::default(); D];
+        for (i, Pair { p, q, to }) in self.pairs.iter().enumerate().rev() {
+            match i.checked_sub(1) {
+                None => norm_inverse = rest,
+                Some(before) => mul(&mut norm_inverse, &rest, &self.halfway[before].product),
+            }
+            let Halfway { dx, norm: room, .. } = &mut self.halfway[i];
+            mul_assign(&mut rest, if D == 1 { from_ref(&dx[0]) } else { room });
+            sub(&mut slope, &q.y, &p.y);
+            divide(&mut slope, dx, &norm_inverse);
+            let Point { x, y } = &mut out[*to];
+            square(x, &slope);
+            sub_assign(x, &p.x);
+            sub_assign(x, &q.x);
+            sub(y, &p.x, x);
+            mul_assign(y, &slope);
+            sub_assign(y, &p.y);
         }
         self.pairs.clear();
-        self.before.clear();
     }
 }
