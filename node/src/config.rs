@@ -1,4 +1,8 @@
-//! Configuration: a TOML file, then `FLUENCE_*` from the environment, then what the command line says; later ones win.
+//! Configuration: a TOML file, then `FLUENCE    if proving.pause_above_load.is_some_and(|load| !(load.is_finite() && load > 0.0)) {
+        return value("proving.pause_above_load", "must be above 0");
+    }
+    proving.storage_shape().map(|_| ())
+*` from the environment, then what the command line says; later ones win.
 //!
 //! Env     `FLUENCE_NET__LISTEN='["/ip4/0.0.0.0/tcp/4001"]'`: two underscores go one table deeper. Names that begin with no top-level
 //!         key of the file are ignored.
@@ -181,7 +185,7 @@ impl ClusterSettings {
 }
 
 /// Proofs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProvingConfig {
     /// Folder of proving and verification keys. Relative to the working directory.
@@ -201,6 +205,10 @@ pub struct ProvingConfig {
     pub memory_mib: Option<u64>,
     /// Which arithmetic proves.
     pub prover: ProverKind,
+    /// Proofs hold still while the load average of the last minute, less their own threads, is above this; none given: never.
+    pub pause_above_load: Option<f64>,
+    /// Minutes that a high load may hold proofs at a time; then they go on for as long at least.
+    pub pause_minutes_max: u32,
 }
 
 /// Which arithmetic makes proofs; all make the same ones.
@@ -239,6 +247,8 @@ impl Default for ProvingConfig {
             proofs_at_once: NonZeroUsize::MIN,
             memory_mib: None,
             prover: ProverKind::Auto,
+            pause_above_load: None,
+            pause_minutes_max: 10,
         }
     }
 }
@@ -485,6 +495,9 @@ mod tests {
             "data_dir = \"a\"\n[net]\nrequests_max = 0\n",
             "data_dir = \"a\"\n[net]\nrequest_memory_bytes = 1\n",
             "data_dir = \"a\"\n[proving]\nstorage = \"range_sum/v1/s1-t7\"\n",
+            "data_dir = \"a\"\n[proving]\npause_above_load = 0.0\n",
+            "data_dir = \"a\"\n[proving]\npause_above_load = nan\n",
+            "data_dir = \"a\"\n[proving]\nthreads = 0\n",
             "data_dir = \"a\"\n[chain]\nrpc_url = \"http://x\"\n",
         ] {
             assert!(StorageConfig::load(Some(file(text).path()), &[]).is_err(), "{text:?}");

@@ -6,6 +6,7 @@
 //! run.json        id, listen addresses, metrics address, process id; written after the start, removed at a graceful stop
 //! store/          the engine's store (storage node)
 //! proofs/         one file per storage proof: <epoch>/<proof index>-<holdings or database id>.proof
+//! pause-proving   put there by the operator: proofs hold still until it goes (storage node)
 //! ledger.jsonl    what each node did in each epoch, one JSON object a line (arbiter)
 //! ```
 
@@ -126,6 +127,12 @@ impl DataDir {
     pub fn proofs(&self) -> PathBuf {
         self.root.join("proofs")
     }
+    /// While it is there, proofs hold still.
+    #[must_use]
+    pub fn pause_file(&self) -> PathBuf {
+        self.root.join("pause-proving")
+    }
+
     /// The arbiter's ledger.
     #[must_use]
     pub fn ledger(&self) -> PathBuf {

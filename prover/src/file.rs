@@ -11,6 +11,7 @@
 //!         then the points without subgroup checks, which only our own bytes may skip. A key for other matrices is refused.
 
 use crate::keys::{KeyError, Keys};
+use crate::rows::{Rows, pinned_hash};
 use ark_bls12_381::Bls12_381;
 use ark_groth16::ProvingKey;
 use ark_serialize::{CanonicalDeserialize, CanonicalSerialize, Compress, Validate};
@@ -92,10 +93,9 @@ fn write(path: &Path, keys: &Keys) -> io::Result<()> {
 
 pub(crate) fn load(path: &Path, id: CircuitId) -> Result<Keys, KeyError> {
     let damaged = |why: String| KeyError::Damaged { path: path.to_owned(), why };
-    // Side by side: the circuit's matrices are made anew, because the key must be theirs, not the file's word for it.
-    let matrices = || Matrices::of(id).map(|m| (m.hash(), m));
-    let (matrices, read) = rayon::join(matrices, || read(path));
-    let (matrix_hash, matrices) = matrices.map_err(|e| KeyError::Circuit(id, e))?;
+    // Side by side: the key must be the circuit's, whose matrices are pinned or made anew, not the file's word for it.
+    let (rows, read) = rayon::join(|| rows_of(id, path), || read(path));
+    let (matrix_hash, rows) = rows?;
     let (head, pk) = read.map_err(|e| match e {
         ReadError::Io(source) => KeyError::Io { path: path.to_owned(), source },
         ReadError::Damaged(why) => damaged(why),
@@ -107,12 +107,12 @@ pub(crate) fn load(path: &Path, id: CircuitId) -> Result<Keys, KeyError> {
         return Err(damaged(format!("it was made for another version of {id}")));
     }
     // Vector lengths are the file's word, which the checksum made ours; a proof with another length would be a panic in the library.
-    let (variables, inputs) = (matrices.inputs + matrices.witnesses, matrices.inputs);
+    let (variables, inputs) = (rows.variables(), rows.inputs);
     let lengths = [pk.a_query.len(), pk.b_g1_query.len(), pk.b_g2_query.len()];
-    if lengths != [variables; 3] || pk.l_query.len() != matrices.witnesses || pk.vk.gamma_abc_g1.len() != inputs {
+    if lengths != [variables; 3] || pk.l_query.len() != rows.witnesses || pk.vk.gamma_abc_g1.len() != inputs {
         return Err(damaged("its lengths are not the circuit's".to_owned()));
     }
-    let mut keys = Keys::of_hashed(id, pk, matrices, matrix_hash);
+    let mut keys = Keys::of_rows(id, pk, rows, matrix_hash);
     if head.insecure_dev_key == head.transcript.is_some() {
         return Err(damaged("a key has a transcript, or is a development key".to_owned()));
     }
@@ -121,6 +121,23 @@ pub(crate) fn load(path: &Path, id: CircuitId) -> Result<Keys, KeyError> {
         return Err(damaged("its fingerprint is another".to_owned()));
     }
     Ok(keys)
+}
+
+/// The circuit's rows and the hash of its matrices: from the file beside the key at `path`, or made, and kept there.
+fn rows_of(id: CircuitId, path: &Path) -> Result<([u8; 32], Rows), KeyError> {
+    let (pinned, kept) = (pinned_hash(id), path.with_extension("rows"));
+    if let Some(hash) = pinned
+        && let Some(rows) = Rows::read(&kept, &hash)
+    {
+        return Ok((hash, rows));
+    }
+    let matrices = Matrices::of(id).map_err(|e| KeyError::Circuit(id, e))?;
+    let (hash, rows) = (matrices.hash(), Rows::of(&matrices));
+    if pinned == Some(hash) {
+        // Best effort: a folder that cannot be written costs the next load a second.
+        let _ = rows.write(&kept, &hash);
+    }
+    Ok((hash, rows))
 }
 
 enum ReadError {

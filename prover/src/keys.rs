@@ -6,6 +6,7 @@
 
 use crate::fast::{FastKey, Path as ProverPath};
 use crate::file;
+use crate::rows::Rows;
 use ark_bls12_381::{Bls12_381, Fr};
 use ark_groth16::{Groth16, ProvingKey};
 use ark_relations::gr1cs::SynthesisError;
@@ -81,7 +82,9 @@ pub struct Keys {
     pub insecure_dev: bool,
     /// The ceremony it comes from: of every key that is not a development key.
     pub transcript: Option<TranscriptHash>,
-    pub(crate) matrices: Matrices,
+    pub(crate) rows: Rows,
+    /// For ark-groth16, and to say what is broken: built where they are needed.
+    matrices: OnceLock<Matrices>,
     /// BLAKE3 of the matrices the key was made for, as pinned in `circuits/shapes.toml`.
     pub matrix_hash: [u8; 32],
     path: ProverPath,
@@ -145,7 +148,7 @@ impl Keys {
         let keys = Self::setup(id, matrices, rng)?;
         progress(Phase::Save);
         file::save(&path, &keys)?;
-        Ok(keys)
+        Ok(Self { matrices: OnceLock::new(), ..keys })
     }
 
     /// A development key that is kept nowhere.
@@ -181,23 +184,18 @@ impl Keys {
     }
 
     pub(crate) fn of(id: CircuitId, pk: ProvingKey<Bls12_381>, matrices: Matrices) -> Self {
-        let matrix_hash = matrices.hash();
-        Self::of_hashed(id, pk, matrices, matrix_hash)
+        let keys = Self::of_rows(id, pk, Rows::of(&matrices), matrices.hash());
+        Self { matrices: OnceLock::from(matrices), ..keys }
     }
 
-    /// The same, with the matrices' hash: it takes a good part of a second for the largest.
-    pub(crate) fn of_hashed(
-        id: CircuitId,
-        pk: ProvingKey<Bls12_381>,
-        matrices: Matrices,
-        matrix_hash: [u8; 32],
-    ) -> Self {
+    /// The same, where the matrices are not at hand.
+    pub(crate) fn of_rows(id: CircuitId, pk: ProvingKey<Bls12_381>, rows: Rows, matrix_hash: [u8; 32]) -> Self {
         let k = &pk.vk;
         let vk = VerificationKey::from_points(&k.alpha_g1, &k.beta_g2, &k.gamma_g2, &k.delta_g2, &k.gamma_abc_g1)
             .expect("a setup's points are multiples of the generators by secrets that are not 0");
         let fingerprint = vk.fingerprint();
-        let (path, fast) = (ProverPath::detect(), OnceLock::new());
-        Self { id, vk, pk, fingerprint, insecure_dev: true, transcript: None, matrices, matrix_hash, path, fast }
+        let (path, matrices, fast) = (ProverPath::detect(), OnceLock::new(), OnceLock::new());
+        Self { id, vk, pk, fingerprint, insecure_dev: true, transcript: None, rows, matrices, matrix_hash, path, fast }
     }
 
     /// Proves by another path than the processor's fastest; all make the same proofs.
@@ -219,7 +217,7 @@ impl Keys {
     }
 
     pub(crate) fn fast(&self) -> Option<&FastKey> {
-        self.fast.get_or_init(|| FastKey::new(self.path, &self.pk, &self.matrices)).as_ref()
+        self.fast.get_or_init(|| FastKey::new(self.path, &self.pk, &self.rows)).as_ref()
     }
 
     /// What one proof needs beyond its keys, in bytes: three transformed vectors, canonical scalars and digits, and for each thread a
@@ -235,14 +233,22 @@ impl Keys {
     /// Number of constraints of the circuit.
     #[must_use]
     pub fn constraints(&self) -> usize {
-        self.matrices.constraints()
+        self.rows.constraints()
     }
 
     pub(crate) fn assignment_len(&self) -> usize {
-        self.matrices.inputs + self.matrices.witnesses
+        self.rows.variables()
+    }
+
+    /// The circuit's matrices, built at the first call.
+    pub(crate) fn matrices(&self) -> Result<&Matrices, SynthesisError> {
+        match self.matrices.get() {
+            Some(matrices) => Ok(matrices),
+            None => Matrices::of(self.id).map(|m| self.matrices.get_or_init(|| m)),
+        }
     }
 
     pub(crate) fn broken(&self, assignment: &[Fr]) -> Option<usize> {
-        self.matrices.first_broken(assignment)
+        self.matrices().ok()?.first_broken(assignment)
     }
 }

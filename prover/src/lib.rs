@@ -12,6 +12,7 @@ mod file;
 mod keys;
 mod memory;
 mod proof;
+mod rows;
 mod schedule;
 
 pub use export::{export_key, proof_file};

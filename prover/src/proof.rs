@@ -178,7 +178,7 @@ fn prove_now<C: Circuit, R: RngCore + CryptoRng>(
 
     progress(Phase::Prove);
     let begun = Instant::now();
-    let fast = keys.fast().and_then(|key| key.prove(&keys.matrices, &assignment, gate, rng));
+    let fast = keys.fast().and_then(|key| key.prove(&keys.rows, &assignment, gate, rng));
     let (a, b, c) = match fast {
         Some(points) => points,
         None => by_ark(keys, &assignment, rng)?,
@@ -198,7 +198,7 @@ fn prove_now<C: Circuit, R: RngCore + CryptoRng>(
 /// ark-groth16's proof: on its own path, and for a key that our form does not take.
 fn by_ark(keys: &Keys, assignment: &[Fr], rng: &mut dyn RngCore) -> Result<Points, SynthesisError> {
     let (r, s) = (Fr::rand(rng), Fr::rand(rng));
-    let m = &keys.matrices;
+    let m = keys.matrices()?;
     let made = Groth16::<Bls12_381>::create_proof_with_reduction_and_matrices(
         &keys.pk,
         r,

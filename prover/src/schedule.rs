@@ -152,6 +152,13 @@ impl Scheduler {
         self.gate.set(false);
     }
 
+    /// Threads of the slots that proofs have now.
+    #[must_use]
+    pub fn busy_threads(&self) -> usize {
+        let idle: usize = lock(&self.free).pools.iter().map(rayon::ThreadPool::current_num_threads).sum();
+        self.threads.get() - idle
+    }
+
     /// Whether [`Self::pause`] holds.
     #[must_use]
     pub fn is_paused(&self) -> bool {

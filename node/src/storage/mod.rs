@@ -6,6 +6,7 @@
 //! ```
 
 pub mod duty;
+mod pause;
 mod pins;
 pub mod proofs;
 pub mod prover;
@@ -26,6 +27,7 @@ use crate::telemetry::{self, Health};
 use duty::Duty;
 use fluence_engine::{Engine, EngineConfig, EngineError, FjallOptions, FjallStore, MemStore, Rules, Store, StoreError};
 use fluence_types::shape::{CircuitId, StorageShape};
+use pause::Pauser;
 use proofs::Proofs;
 use prover::{ProveError, Prover};
 use service::Service;
@@ -181,6 +183,10 @@ impl StorageNode {
         let chain_id = chain.as_ref().map(|c| c.info().chain_id);
         let prover = Arc::new(Prover::new(Arc::clone(&engine), config.proving.clone(), shape, chain_id));
         let proofs = Arc::new(Proofs::new(dir.proofs()));
+        let pausing = {
+            let (prover, pauser) = (Arc::clone(&prover), Pauser::new(dir.pause_file(), &config.proving));
+            tokio::spawn(pause_proofs(prover, pauser, stop.clone()))
+        };
         let failed = CancellationToken::new();
         let (net, inbound, net_task) = net::start(&key, &config.net).await?;
         let cluster = ClusterConfig {
@@ -218,7 +224,7 @@ impl StorageNode {
         dir.write_run_file(&run_file)?;
         tracing::info!(node = %key.id(), listen = ?run_file.listen, databases = engine.databases().len(), "ready");
         health.send_replace(Health::Ready);
-        let mut tasks = Tasks(vec![("network", net_task), ("service", service_task)]);
+        let mut tasks = Tasks(vec![("network", net_task), ("service", service_task), ("pausing", pausing)]);
         if let Some(chain) = chain {
             let poll = Duration::from_millis(config.chain.as_ref().map_or(1000, |c| c.poll_ms).max(10));
             let duty = Duty::new(key.id(), chain, prover, proofs, health.clone());
@@ -299,6 +305,19 @@ impl StorageNode {
 const DUTY: &str = "duty";
 /// The name of what writes to the chain for the clusters.
 const ANCHORING: &str = "anchoring";
+
+/// Looks again and again whether proofs are to hold still, until `stop`.
+async fn pause_proofs(prover: Arc<Prover>, mut pauser: Pauser, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(pause::EVERY);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => pauser.look(prover.scheduler()),
+            () = stop.cancelled() => break,
+        }
+    }
+    // A proof that holds still holds the engine too.
+    prover.scheduler().resume();
+}
 
 /// What the configuration has written to the chain for the clusters; `None` where it is nothing, or no account could pay for it.
 fn anchoring(

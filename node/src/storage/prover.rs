@@ -68,7 +68,7 @@ pub struct Prover {
     chain_id: Option<u64>,
     keys: Mutex<HashMap<CircuitId, Arc<Keys>>>,
     range_sums: Semaphore,
-    /// Starts its threads with the first proof.
+    /// Starts its threads when somebody first asks for it.
     scheduler: OnceLock<Scheduler>,
     lost_said: Mutex<BTreeSet<(SegmentRoot, u64)>>,
 }

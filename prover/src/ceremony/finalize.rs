@@ -15,6 +15,7 @@ use super::state::{Query, State};
 use super::{Progress, Random};
 use crate::file;
 use crate::keys::{KeyError, Keys};
+use crate::rows::Rows;
 use ark_bls12_381::{G1Affine, G1Projective, G2Affine, G2Projective};
 use ark_ec::{AffineRepr, CurveGroup};
 use ark_groth16::{ProvingKey, VerifyingKey};
@@ -73,9 +74,9 @@ pub fn finalize(
         return Err(io(path)(exists));
     }
     let initial = evaluate(&matrices, &radix, progress);
-    let keys = assemble(&mut state, matrices, &radix, initial)?;
+    let keys = assemble(&mut state, &matrices, &radix, initial)?;
     progress("checking the key", 0, 0);
-    compare(&keys, &mut state, &radix, rng)?.map_err(refused(&key))?;
+    compare(&keys, &matrices, &mut state, &radix, rng)?.map_err(refused(&key))?;
     let json = serde_json::to_vec_pretty(&crate::export_key(&keys)).expect("a key file is text");
     for (path, bytes) in [(&transcript, state.transcript.bytes()), (&verification_key, json)] {
         let mut out = Output::create(path)?;
@@ -87,7 +88,7 @@ pub fn finalize(
     Ok(Finalized { status: status_of(&state.transcript), key, verification_key, transcript, fingerprint, pinned_hash })
 }
 
-fn assemble(state: &mut State, matrices: Matrices, radix: &Radix, initial: Initial) -> Result<Keys, CeremonyError> {
+fn assemble(state: &mut State, matrices: &Matrices, radix: &Radix, initial: Initial) -> Result<Keys, CeremonyError> {
     let (mut h_query, mut l_query) = (Vec::new(), Vec::new());
     for (query, out) in [(Query::H, &mut h_query), (Query::L, &mut l_query)] {
         state.pieces(query, |_, piece| {
@@ -109,7 +110,7 @@ fn assemble(state: &mut State, matrices: Matrices, radix: &Radix, initial: Initi
         h_query,
         l_query,
     };
-    let mut keys = Keys::of(state.transcript.head.circuit, pk, matrices);
+    let mut keys = Keys::of_rows(state.transcript.head.circuit, pk, Rows::of(matrices), matrices.hash());
     keys.insecure_dev = false;
     keys.transcript = Some(TranscriptHash::from_bytes(state.transcript.hash()));
     Ok(keys)
@@ -138,7 +139,7 @@ pub fn check_key(
     if !valid {
         return Err(refused(&key)(Refusal::Relation("a point of the key is off its curve or outside the subgroup")));
     }
-    compare(&keys, &mut state, &radix, rng)?.map_err(refused(&key))?;
+    compare(&keys, &matrices, &mut state, &radix, rng)?.map_err(refused(&key))?;
     let (verification_key, transcript) = (key.with_extension("vkey.json"), key.with_extension("transcript"));
     let (fingerprint, pinned_hash) = (keys.fingerprint, keys.vk.pinned_hash());
     Ok(Finalized { status: status_of(&state.transcript), key, verification_key, transcript, fingerprint, pinned_hash })
@@ -152,6 +153,7 @@ fn valid<P: Point>(vectors: &[&Vec<P>]) -> bool {
 /// A key against a verified ceremony.
 fn compare(
     keys: &Keys,
+    matrices: &Matrices,
     state: &mut State,
     radix: &Radix,
     rng: &mut dyn Random,
@@ -161,15 +163,15 @@ fn compare(
     let (delta_g1, delta_g2) = state.transcript.delta();
     let head = (vk.alpha_g1, pk.beta_g1, vk.beta_g2, vk.gamma_g2, pk.delta_g1, vk.delta_g2);
     let want = (radix.alpha_g1, radix.beta_g1, radix.beta_g2, G2Affine::generator(), delta_g1, delta_g2);
-    let (m, variables) = (1 << radix.log2, keys.matrices.inputs + keys.matrices.witnesses);
-    let all = Combination::new(&keys.matrices, m, 0..variables, rng);
+    let (m, variables) = (1 << radix.log2, matrices.inputs + matrices.witnesses);
+    let all = Combination::new(matrices, m, 0..variables, rng);
     let a = combine::<G1Projective>(&pk.a_query, &all.rho).into_affine();
     let b = (
         combine::<G1Projective>(&pk.b_g1_query, &all.rho).into_affine(),
         combine::<G2Projective>(&pk.b_g2_query, &all.rho).into_affine(),
     );
-    let inputs = Combination::new(&keys.matrices, m, 0..keys.matrices.inputs, rng);
-    let ic = combine::<G1Projective>(&vk.gamma_abc_g1, &inputs.rho[..keys.matrices.inputs]).into_affine();
+    let inputs = Combination::new(matrices, m, 0..matrices.inputs, rng);
+    let ic = combine::<G1Projective>(&vk.gamma_abc_g1, &inputs.rho[..matrices.inputs]).into_affine();
     let mut vectors = true;
     for (query, have) in [(Query::H, &pk.h_query), (Query::L, &pk.l_query)] {
         vectors &= have.len() as u64 == state.count(query);

@@ -6,6 +6,7 @@
 //! Time     not constant: a witness is ciphertext that its holder serves to anyone, and digests of it. No key passes through here
 //! Source   Groth, EUROCRYPT 2016; Baghery, Kohlweiss, Siim, Volkhov, FC 2021 (eprint 2020/811), theorem 3, for the last step; `docs/prover.md`
 
+mod blst;
 mod curve;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
@@ -14,12 +15,12 @@ mod quotient;
 #[cfg(test)]
 mod tests;
 
+use crate::rows::Rows;
 use crate::schedule::Gate;
 use ark_bls12_381::{Bls12_381, Fr, G1Affine, G2Affine, g1, g2};
 use ark_ec::{AffineRepr, CurveGroup};
 use ark_ff::{Field, UniformRand, Zero};
 use ark_groth16::ProvingKey;
-use fluence_circuits::pin::Matrices;
 use msm::{Query, scalars};
 use quotient::Domain;
 use rand::RngCore;
@@ -30,7 +31,7 @@ use rand::RngCore;
 pub enum Path {
     /// AVX-512 IFMA, eight field elements at a time.
     Ifma,
-    /// blst's assembly, which looks at run time for ADX and BMI2 and has an aarch64 form.
+    /// blst's field arithmetic, which looks at run time for ADX and BMI2 and has an aarch64 form.
     Blst,
     /// ark-groth16, as it is.
     Ark,
@@ -75,9 +76,9 @@ pub(crate) struct FastKey {
 pub(crate) type Points = (G1Affine, G2Affine, G1Affine);
 
 impl FastKey {
-    /// `None` for [`Path::Ark`], which reads keys as they are, and for a key that is not of these matrices.
-    pub(crate) fn new(path: Path, pk: &ProvingKey<Bls12_381>, matrices: &Matrices) -> Option<Self> {
-        let domain = Domain::new(path, matrices)?;
+    /// `None` for [`Path::Ark`], which reads keys as they are, and for a key that is not of this circuit.
+    pub(crate) fn new(path: Path, pk: &ProvingKey<Bls12_381>, rows: &Rows) -> Option<Self> {
+        let domain = Domain::new(path, rows)?;
         if pk.h_query.len() + 1 != domain.size() {
             return None;
         }
@@ -92,14 +93,14 @@ impl FastKey {
             l: Query::new(path, &pk.l_query),
             h: Query::new(path, &h),
             domain,
-            inputs: matrices.inputs,
+            inputs: rows.inputs,
         })
     }
 
     /// The proof with r = s = 0: what ark-groth16 makes with these.
-    pub(crate) fn plain(&self, matrices: &Matrices, assignment: &[Fr], gate: &Gate) -> Points {
+    pub(crate) fn plain(&self, rows: &Rows, assignment: &[Fr], gate: &Gate) -> Points {
         gate.pass();
-        let (all, h) = rayon::join(|| scalars(assignment), || self.domain.quotient(matrices, assignment));
+        let (all, h) = rayon::join(|| scalars(assignment), || self.domain.quotient(rows, assignment));
         let witnesses = &all[self.inputs..];
         let (b, (a, c)) = rayon::join(
             || self.b.sum(&all, gate) + self.beta,
@@ -115,14 +116,8 @@ impl FastKey {
     }
 
     /// A proof that nothing tells from a fresh one. `None` where A is infinity, which a key whose secrets are unknown does not let happen.
-    pub(crate) fn prove(
-        &self,
-        matrices: &Matrices,
-        assignment: &[Fr],
-        gate: &Gate,
-        rng: &mut dyn RngCore,
-    ) -> Option<Points> {
-        let (a, b, c) = self.plain(matrices, assignment, gate);
+    pub(crate) fn prove(&self, rows: &Rows, assignment: &[Fr], gate: &Gate, rng: &mut dyn RngCore) -> Option<Points> {
+        let (a, b, c) = self.plain(rows, assignment, gate);
         if a.is_zero() {
             return None;
         }

@@ -7,15 +7,17 @@
 //! Source   Pippenger 1980; `docs/prover.md` counts the additions
 
 use super::Path;
+use super::blst;
 use super::curve::Curve;
 #[cfg(target_arch = "x86_64")]
 use super::ifma::{Ifma, Point};
 use crate::schedule::Gate;
 use ark_bls12_381::Fr;
 use ark_ec::AffineRepr;
-use ark_ec::short_weierstrass::{Affine, Projective};
+use ark_ec::short_weierstrass::{Affine, Projective, SWCurveConfig};
 use ark_ff::{AdditiveGroup, BigInt, BigInteger, PrimeField};
 use rayon::prelude::*;
+use std::marker::PhantomData;
 
 /// Widest window: a digit fits 16 bits.
 const BITS_MAX: u32 = 15;
@@ -30,17 +32,18 @@ pub(super) fn scalars(values: &[Fr]) -> Vec<Scalar> {
     values.par_iter().with_min_len(1 << 10).map(|x| x.into_bigint().0).collect()
 }
 
-enum Points<C: Curve<D>, const D: usize> {
+enum Points<const D: usize> {
     #[cfg(target_arch = "x86_64")]
     Ifma(Ifma, Vec<Point<D>>),
-    Blst(Vec<C::Blst>),
+    Blst(Vec<blst::Point<D>>),
 }
 
 /// The points of one query of a key.
 pub(super) struct Query<C: Curve<D>, const D: usize> {
     /// Places of the points that are not infinity; `None` where all are kept.
     kept: Option<Vec<u32>>,
-    points: Points<C, D>,
+    points: Points<D>,
+    curve: PhantomData<C>,
 }
 
 impl<C: Curve<D>, const D: usize> Query<C, D> {
@@ -51,9 +54,9 @@ impl<C: Curve<D>, const D: usize> Query<C, D> {
         let points = match path {
             #[cfg(target_arch = "x86_64")]
             Path::Ifma if let Some(ifma) = Ifma::detect() => Points::Ifma(ifma, finite.map(Point::from_ark).collect()),
-            _ => Points::Blst(finite.map(C::to_blst).collect()),
+            _ => Points::Blst(finite.map(blst::Point::from_ark).collect()),
         };
-        Self { kept, points }
+        Self { kept, points, curve: PhantomData }
     }
 
     /// `sum scalars[i] points[i]`; there are as many scalars as points were given.
@@ -68,39 +71,24 @@ impl<C: Curve<D>, const D: usize> Query<C, D> {
         };
         match &self.points {
             #[cfg(target_arch = "x86_64")]
-            Points::Ifma(ifma, points) => by_windows::<C, D>(*ifma, points, scalars, gate),
-            Points::Blst(points) => by_blst::<C, D>(points, scalars, gate),
+            Points::Ifma(ifma, points) => {
+                by_windows(points, scalars, 4, gate, |digits, bits| ifma.window::<C, D>(points, digits, bits))
+            }
+            Points::Blst(points) => {
+                by_windows(points, scalars, 2, gate, |digits, bits| blst::window::<C, D>(points, digits, bits))
+            }
         }
     }
 }
 
-/// blst's sum, the points shared among the threads; what a zero multiplies is left out.
-fn by_blst<C: Curve<D>, const D: usize>(points: &[C::Blst], scalars: &[Scalar], gate: &Gate) -> Projective<C> {
-    assert_eq!(points.len(), scalars.len());
-    let share = points.len().div_ceil(rayon::current_num_threads()).max(256);
-    points
-        .par_chunks(share)
-        .zip(scalars.par_chunks(share))
-        .map(|(points, scalars)| {
-            gate.pass();
-            let used = || points.iter().zip(scalars).filter(|(_, s)| **s != [0; 4]);
-            let points: Vec<C::Blst> = used().map(|(p, _)| *p).collect();
-            let bytes: Vec<u8> = used().flat_map(|(_, s)| s.iter().flat_map(|word| word.to_le_bytes())).collect();
-            if points.is_empty() { Projective::ZERO } else { C::blst_sum(&points, &bytes) }
-        })
-        .reduce(|| Projective::ZERO, |a, b| a + b)
-}
-
-/// The width with the fewest additions: each window adds every point once, and each bucket twice at twice the price.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-fn width(points: usize) -> u32 {
+/// The width with the fewest additions: each window adds every point once, and each bucket at the price of `bucket` points.
+fn width(points: usize, bucket: usize) -> u32 {
     (2..=BITS_MAX)
-        .min_by_key(|bits| DIGIT_BITS.div_ceil(*bits) as usize * (points + (4usize << (bits - 1))))
+        .min_by_key(|bits| DIGIT_BITS.div_ceil(*bits) as usize * (points + (bucket << (bits - 1))))
         .expect("the range is not empty")
 }
 
 /// Signed digits of `bits` bits, window by window; each is at most `2^(bits - 1)` in size.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 fn digits(scalars: &[Scalar], bits: u32) -> Vec<Vec<i16>> {
     let half = Fr::MODULUS_MINUS_ONE_DIV_TWO;
     let windows = DIGIT_BITS.div_ceil(bits) as usize;
@@ -134,22 +122,22 @@ fn digits(scalars: &[Scalar], bits: u32) -> Vec<Vec<i16>> {
     out
 }
 
-#[cfg(target_arch = "x86_64")]
-fn by_windows<C: Curve<D>, const D: usize>(
-    ifma: Ifma,
-    points: &[Point<D>],
+fn by_windows<C: SWCurveConfig, P>(
+    points: &[P],
     scalars: &[Scalar],
+    bucket: usize,
     gate: &Gate,
+    window: impl Fn(&[i16], u32) -> Projective<C> + Sync,
 ) -> Projective<C> {
     assert_eq!(points.len(), scalars.len());
-    let bits = width(points.len());
+    let bits = width(points.len(), bucket);
     let digits = digits(scalars, bits);
     let windows: Vec<Projective<C>> = digits
         .par_iter()
         .with_max_len(1)
         .map(|digits| {
             gate.pass();
-            ifma.window::<C, D>(points, digits, bits)
+            window(digits, bits)
         })
         .collect();
     windows
@@ -157,6 +145,48 @@ fn by_windows<C: Curve<D>, const D: usize>(
         .rev()
         .reduce(|sum, window| (0..bits).fold(sum, |sum, _| sum.double()) + window)
         .unwrap_or_default()
+}
+
+/// Which points are in which bucket, bucket after bucket.
+pub(super) struct Sorted {
+    /// `index * 2 + sign`.
+    pub(super) order: Vec<u32>,
+    /// Of the buckets 1, 2 ..: bucket 0 counts for nothing.
+    pub(super) lens: Vec<u32>,
+}
+
+impl Sorted {
+    /// By size of the digit, up to `2^(bits - 1)`.
+    pub(super) fn by_digit(digits: &[i16], bits: u32) -> Self {
+        Self::new(digits.iter().map(|d| (u32::from(d.unsigned_abs()), *d < 0)), 1 << (bits - 1))
+    }
+
+    /// By weights below `parts`.
+    pub(super) fn by_weight(weights: impl Iterator<Item = u32> + Clone, parts: usize) -> Self {
+        Self::new(weights.map(|w| (w, false)), parts - 1)
+    }
+
+    fn new(places: impl Iterator<Item = (u32, bool)> + Clone, buckets: usize) -> Self {
+        // Counting sort.
+        let mut ends = vec![0u32; buckets + 1];
+        for (bucket, _) in places.clone() {
+            ends[bucket as usize] += 1;
+        }
+        ends[0] = 0;
+        let mut sum = 0;
+        for end in &mut ends {
+            sum += *end;
+            *end = sum;
+        }
+        let lens = ends.windows(2).map(|w| w[1] - w[0]).collect();
+        let mut order = vec![0u32; sum as usize];
+        for (i, (bucket, negative)) in places.enumerate().filter(|(_, (bucket, _))| *bucket != 0) {
+            let at = &mut ends[bucket as usize - 1];
+            order[*at as usize] = 2 * i as u32 + u32::from(negative);
+            *at += 1;
+        }
+        Self { order, lens }
+    }
 }
 
 #[cfg(test)]

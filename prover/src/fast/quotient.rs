@@ -10,10 +10,10 @@ use super::Path;
 #[cfg(target_arch = "x86_64")]
 use super::ifma::{self, Ifma};
 use super::msm::{Scalar, scalars};
+use crate::rows::Rows;
 use ark_bls12_381::Fr;
-use ark_ff::{FftField, Field, Zero};
+use ark_ff::{FftField, Field};
 use ark_poly::{EvaluationDomain, Radix2EvaluationDomain};
-use fluence_circuits::pin::Matrices;
 use rayon::prelude::*;
 
 /// Fewest points for which lanes are used.
@@ -30,8 +30,8 @@ pub(super) enum Domain {
 
 impl Domain {
     /// `None` for a circuit that no domain is large enough for.
-    pub(super) fn new(path: Path, matrices: &Matrices) -> Option<Self> {
-        let domain = Radix2EvaluationDomain::<Fr>::new(matrices.constraints() + matrices.inputs)?;
+    pub(super) fn new(path: Path, rows: &Rows) -> Option<Self> {
+        let domain = Radix2EvaluationDomain::<Fr>::new(rows.constraints() + rows.inputs)?;
         let size = domain.size();
         match path {
             #[cfg(target_arch = "x86_64")]
@@ -67,25 +67,15 @@ impl Domain {
     }
 
     /// The quotient's coefficients for an assignment (one, inputs, witnesses).
-    pub(super) fn quotient(&self, matrices: &Matrices, assignment: &[Fr]) -> Vec<Scalar> {
-        // Rows of A and B, then one row of A for each input, as in the key; then zeros.
-        let constraints = matrices.constraints();
-        let a = |i: usize| match matrices.abc[0].get(i) {
-            Some(row) => dot(row, assignment),
-            None if i - constraints < matrices.inputs => assignment[i - constraints],
-            None => Fr::zero(),
-        };
-        let b = |i: usize| matrices.abc[1].get(i).map_or(Fr::zero(), |row| dot(row, assignment));
+    pub(super) fn quotient(&self, rows: &Rows, assignment: &[Fr]) -> Vec<Scalar> {
+        let a = |i: usize| rows.a(i, assignment);
+        let b = |i: usize| rows.b(i, assignment);
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Ifma(ifma, domain, _) => ifma.quotient(domain, &a, &b),
             Self::Ark(domains) => quotient(domains, &a, &b),
         }
     }
-}
-
-fn dot(row: &[(Fr, usize)], assignment: &[Fr]) -> Fr {
-    row.iter().map(|(coefficient, column)| *coefficient * assignment[*column]).sum()
 }
 
 fn quotient(

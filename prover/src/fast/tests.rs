@@ -8,6 +8,7 @@ use ark_relations::gr1cs::{
     ConstraintSynthesizer, ConstraintSystem, ConstraintSystemRef, LinearCombination, R1CS_PREDICATE_LABEL,
     SynthesisError, SynthesisMode,
 };
+use fluence_circuits::pin::Matrices;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
@@ -75,6 +76,7 @@ impl ConstraintSynthesizer<Fr> for Chain {
 struct Made {
     pk: ProvingKey<Bls12_381>,
     matrices: Matrices,
+    rows: Rows,
     assignment: Vec<Fr>,
 }
 
@@ -92,7 +94,7 @@ fn made(rows: usize) -> Made {
     let mut assignment = cs.assignments.instance_assignment;
     assignment.extend(cs.assignments.witness_assignment);
     assert_eq!(matrices.first_broken(&assignment), None);
-    Made { pk, matrices, assignment }
+    Made { pk, rows: Rows::of(&matrices), matrices, assignment }
 }
 
 fn ark(made: &Made, assignment: &[Fr]) -> Points {
@@ -127,8 +129,8 @@ fn every_path_makes_the_points_that_ark_makes() {
         let made = made(rows);
         let want = ark(&made, &made.assignment);
         for path in paths() {
-            let key = FastKey::new(path, &made.pk, &made.matrices).unwrap();
-            assert_eq!(key.plain(&made.matrices, &made.assignment, &Gate::default()), want, "{path:?}, {rows} rows");
+            let key = FastKey::new(path, &made.pk, &made.rows).unwrap();
+            assert_eq!(key.plain(&made.rows, &made.assignment, &Gate::default()), want, "{path:?}, {rows} rows");
         }
     }
 }
@@ -138,10 +140,10 @@ fn a_fresh_proof_verifies_and_no_two_share_a_point() {
     let made = made(40);
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     for path in paths() {
-        let key = FastKey::new(path, &made.pk, &made.matrices).unwrap();
-        let plain = key.plain(&made.matrices, &made.assignment, &Gate::default());
-        let one = key.prove(&made.matrices, &made.assignment, &Gate::default(), &mut rng).unwrap();
-        let two = key.prove(&made.matrices, &made.assignment, &Gate::default(), &mut rng).unwrap();
+        let key = FastKey::new(path, &made.pk, &made.rows).unwrap();
+        let plain = key.plain(&made.rows, &made.assignment, &Gate::default());
+        let one = key.prove(&made.rows, &made.assignment, &Gate::default(), &mut rng).unwrap();
+        let two = key.prove(&made.rows, &made.assignment, &Gate::default(), &mut rng).unwrap();
         for (x, y) in [(&plain, &one), (&plain, &two), (&one, &two)] {
             assert!(x.0 != y.0 && x.1 != y.1 && x.2 != y.2, "{path:?}");
         }
@@ -158,12 +160,12 @@ fn a_false_assignment_makes_no_proof_on_any_path() {
     let made = made(40);
     let mut rng = ChaCha20Rng::seed_from_u64(2);
     for path in paths() {
-        let key = FastKey::new(path, &made.pk, &made.matrices).unwrap();
+        let key = FastKey::new(path, &made.pk, &made.rows).unwrap();
         for at in [made.matrices.inputs + 1, made.assignment.len() - 1] {
             let mut wrong = made.assignment.clone();
             wrong[at] += Fr::from(1u64);
             assert!(made.matrices.first_broken(&wrong).is_some());
-            let points = key.prove(&made.matrices, &wrong, &Gate::default(), &mut rng).unwrap();
+            let points = key.prove(&made.rows, &wrong, &Gate::default(), &mut rng).unwrap();
             assert!(!verifies(&made, points), "{path:?}, value {at}");
         }
     }
@@ -173,10 +175,10 @@ fn a_false_assignment_makes_no_proof_on_any_path() {
 fn threads_make_no_difference() {
     let made = made(100);
     for path in paths() {
-        let key = FastKey::new(path, &made.pk, &made.matrices).unwrap();
+        let key = FastKey::new(path, &made.pk, &made.rows).unwrap();
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| key.plain(&made.matrices, &made.assignment, &Gate::default()))
+            pool.install(|| key.plain(&made.rows, &made.assignment, &Gate::default()))
         };
         assert_eq!(with(1), with(3), "{path:?}");
     }
@@ -186,8 +188,8 @@ fn threads_make_no_difference() {
 fn a_key_of_another_size_is_refused() {
     let (small, large) = (made(9), made(100));
     for path in paths() {
-        assert!(FastKey::new(path, &small.pk, &large.matrices).is_none());
-        assert!(FastKey::new(path, &large.pk, &small.matrices).is_none());
+        assert!(FastKey::new(path, &small.pk, &large.rows).is_none());
+        assert!(FastKey::new(path, &large.pk, &small.rows).is_none());
     }
-    assert!(FastKey::new(Path::Ark, &small.pk, &small.matrices).is_none());
+    assert!(FastKey::new(Path::Ark, &small.pk, &small.rows).is_none());
 }

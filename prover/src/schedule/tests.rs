@@ -50,7 +50,9 @@ fn memory_is_waited_for_and_too_much_is_refused() {
     let s = scheduler(2, 2, Some(100));
     let refused = s.turn(101).err().unwrap();
     assert!(matches!(refused, ProveError::Memory { need: 101, limit: 100 }), "{refused}");
+    assert_eq!(s.busy_threads(), 0);
     let first = s.turn(60).unwrap();
+    assert_eq!(s.busy_threads(), 1);
     // There is a slot, but no memory: the second has its turn only when the first is done.
     let (asked, heard) = mpsc::channel();
     std::thread::scope(|scope| {

@@ -6,8 +6,8 @@
 //! Source  blst 0.3 by its safe functions; the twin on ark-ec in `tests.rs`
 
 use ark_bls12_381::{Fq, Fq2, Fr, G1Affine, G2Affine};
-use ark_ec::AffineRepr;
-use ark_ff::{BigInt, PrimeField};
+use ark_ec::{AffineRepr, CurveGroup};
+use ark_ff::{BigInt, BigInteger, PrimeField};
 use blst::{
     MultiPoint, blst_fp, blst_fp2, blst_fp12, blst_p1, blst_p1_affine, blst_p2_affine, min_pk, min_sig, p1_affines,
 };
@@ -15,6 +15,10 @@ use rayon::prelude::*;
 
 /// Pairs whose squarings are shared: blst keeps a point for each on its stack.
 const PAIRS_TOGETHER: usize = 16;
+/// Points up to which one multiplication after the other is faster than blst's sum.
+const ONE_BY_ONE: usize = 8;
+/// Pairs below which a thread of their own is not worth it.
+const PAIRS_APART: usize = 4;
 
 fn fq(x: &blst_fp) -> Fq {
     Fq::new_unchecked(BigInt(x.l))
@@ -66,6 +70,9 @@ fn affine(p: blst_p1) -> G1Affine {
 /// `sum scalars[i] points[i]` for scalars below `2^bits`.
 pub(super) fn sum_of_multiples(points: &[G1Affine], scalars: &[Fr], bits: usize) -> G1Affine {
     debug_assert_eq!(points.len(), scalars.len());
+    if points.len() <= ONE_BY_ONE {
+        return one_by_one(points, scalars);
+    }
     let (mut used, mut bytes) = (Vec::with_capacity(points.len()), Vec::with_capacity(bits.div_ceil(8) * points.len()));
     for (point, scalar) in points.iter().zip(scalars).filter(|(p, s)| !p.is_zero() && **s != Fr::from(0u64)) {
         used.push(to_g1(point));
@@ -75,6 +82,24 @@ pub(super) fn sum_of_multiples(points: &[G1Affine], scalars: &[Fr], bits: usize)
     if used.is_empty() { G1Affine::zero() } else { affine(used.mult(&bytes, bits)) }
 }
 
+/// The same, each multiple only as long as its scalar: an IC point's is 1, or a count.
+fn one_by_one(points: &[G1Affine], scalars: &[Fr]) -> G1Affine {
+    let multiple = |(point, scalar): (&G1Affine, &Fr)| {
+        let integer = scalar.into_bigint();
+        let bits = integer.num_bits() as usize;
+        let bytes: Vec<u8> = integer.0.iter().flat_map(|w| w.to_le_bytes()).collect();
+        match bits {
+            0 => G1Affine::zero(),
+            1 => *point,
+            _ if point.is_zero() => *point,
+            _ => affine([to_g1(point)].mult(&bytes[..bits.div_ceil(8)], bits)),
+        }
+    };
+    let mut multiples = points.iter().zip(scalars).map(multiple);
+    let Some(first) = multiples.next() else { return G1Affine::zero() };
+    if points.len() == 1 { first } else { multiples.fold(first.into_group(), |sum, p| sum + p).into_affine() }
+}
+
 /// Whether `prod e(p, q)` is one; all points are in their subgroups. Uses rayon's pool where there are many.
 pub(super) fn product_is_one(pairs: &[(G1Affine, G2Affine)]) -> bool {
     let finite: Vec<_> = pairs.iter().filter(|(p, q)| !p.is_zero() && !q.is_zero()).collect();
@@ -82,7 +107,10 @@ pub(super) fn product_is_one(pairs: &[(G1Affine, G2Affine)]) -> bool {
         let (p, q): (Vec<_>, Vec<_>) = pairs.iter().map(|(p, q)| (to_g1(p), to_g2(q))).unzip();
         blst_fp12::miller_loop_n(&q, &p)
     };
-    let together = finite.len().div_ceil(rayon::current_num_threads()).clamp(4, PAIRS_TOGETHER);
+    // As many parts for each thread, so that none waits for another's last.
+    let threads = rayon::current_num_threads();
+    let parts = finite.len().div_ceil(PAIRS_TOGETHER).max(1).next_multiple_of(threads);
+    let together = finite.len().div_ceil(parts).max(PAIRS_APART);
     let product = finite.par_chunks(together).map(loops).reduce(blst_fp12::default, |a, b| a * b);
     product.final_exp() == blst_fp12::default()
 }

@@ -125,9 +125,9 @@ fn blst_and_ark_agree_on_every_encoding_one_bit_away() {
 fn sums_and_products_of_blst_are_those_of_ark() {
     let mut rng = rng();
     let points: Vec<G1Affine> =
-        (0..9).map(|i| if i == 3 { G1Affine::zero() } else { G1Projective::rand(&mut rng).into_affine() }).collect();
-    let mut scalars: Vec<Fr> = (0..9u64).map(|i| if i == 5 { Fr::zero() } else { Fr::rand(&mut rng) }).collect();
-    scalars[7] = -Fr::from(1u64);
+        (0..14).map(|i| if i == 3 { G1Affine::zero() } else { G1Projective::rand(&mut rng).into_affine() }).collect();
+    let mut scalars: Vec<Fr> = (0..14u64).map(|i| if i == 5 { Fr::zero() } else { Fr::rand(&mut rng) }).collect();
+    [scalars[1], scalars[2], scalars[7]] = [Fr::from(1u64), Fr::from(1000u64), -Fr::from(1u64)];
     for n in 0..=points.len() {
         let want: G1Projective = points[..n].iter().zip(&scalars).map(|(p, k)| *p * *k).sum();
         assert_eq!(blst_points::sum_of_multiples(&points[..n], &scalars[..n], 255), want.into_affine(), "{n}");

@@ -13,6 +13,7 @@ use super::curve::{Point, Projective, load, one, rows};
 use super::field::{self, Element, P381, fq_from_limbs, fq_to_limbs};
 use super::lanes::{self, Lanes, splat, transpose, vector, words};
 use crate::fast::curve::Curve;
+use crate::fast::msm::Sorted;
 use ark_bls12_381::Fq;
 use ark_ec::CurveGroup;
 use ark_ec::short_weierstrass::Projective as ArkProjective;
@@ -93,26 +94,7 @@ fn negated<const D: usize>(point: &Point<D>) -> Point<D> {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn window<C: Curve<D>, const D: usize>(bases: &[Point<D>], digits: &[i16], bits: u32) -> ArkProjective<C> {
     assert_eq!(bases.len(), digits.len());
-    let buckets = 1 << (bits - 1);
-    // Counting sort: `order` lists the bases of bucket 1, then of bucket 2, and so on.
-    let mut ends = vec![0u32; buckets + 1];
-    for d in digits {
-        ends[d.unsigned_abs() as usize] += 1;
-    }
-    ends[0] = 0;
-    let mut sum = 0;
-    for end in &mut ends {
-        sum += *end;
-        *end = sum;
-    }
-    let mut order = vec![0u32; sum as usize];
-    let mut next = ends.clone();
-    for (i, d) in digits.iter().enumerate().filter(|(_, d)| **d != 0) {
-        let at = &mut next[d.unsigned_abs() as usize - 1];
-        order[*at as usize] = 2 * i as u32 + u32::from(*d < 0);
-        *at += 1;
-    }
-    let mut lens: Vec<u32> = ends.windows(2).map(|w| w[1] - w[0]).collect();
+    let Sorted { order, mut lens } = Sorted::by_digit(digits, bits);
     let (sums, mut spare) = (&mut Vec::new(), &mut Vec::new());
     let mut work = Round::<C, D>::new();
     work.run(Source::Bases(bases, &order), sums, &mut lens);
