@@ -9,7 +9,7 @@
 use super::Path;
 use super::curve::Curve;
 #[cfg(target_arch = "x86_64")]
-use super::ifma::{Ifma, Point};
+use super::ifma::{self, Ifma, Point};
 use crate::schedule::Gate;
 use ark_bls12_381::Fr;
 use ark_ec::AffineRepr;
@@ -50,7 +50,7 @@ impl<C: Curve<D>, const D: usize> Query<C, D> {
         let finite = all.par_iter().with_min_len(1 << 10).filter(|p| !p.is_zero());
         let points = match path {
             #[cfg(target_arch = "x86_64")]
-            Path::Ifma if let Some(ifma) = Ifma::detect() => Points::Ifma(ifma, finite.map(Point::from_ark).collect()),
+            Path::Ifma if let Some(seen) = Ifma::detect() => Points::Ifma(seen, finite.map(Point::from_ark).collect()),
             _ => Points::Blst(finite.map(C::to_blst).collect()),
         };
         Self { kept, points }
@@ -68,7 +68,7 @@ impl<C: Curve<D>, const D: usize> Query<C, D> {
         };
         match &self.points {
             #[cfg(target_arch = "x86_64")]
-            Points::Ifma(ifma, points) => by_windows::<C, D>(*ifma, points, scalars, gate),
+            Points::Ifma(seen, points) => by_windows::<C, D>(*seen, points, scalars, gate),
             Points::Blst(points) => by_blst::<C, D>(points, scalars, gate),
         }
     }
@@ -136,7 +136,7 @@ fn digits(scalars: &[Scalar], bits: u32) -> Vec<Vec<i16>> {
 
 #[cfg(target_arch = "x86_64")]
 fn by_windows<C: Curve<D>, const D: usize>(
-    ifma: Ifma,
+    seen: Ifma,
     points: &[Point<D>],
     scalars: &[Scalar],
     gate: &Gate,
@@ -149,7 +149,7 @@ fn by_windows<C: Curve<D>, const D: usize>(
         .with_max_len(1)
         .map(|digits| {
             gate.pass();
-            ifma.window::<C, D>(points, digits, bits)
+            ifma::window::<C, D>(seen, points, digits, bits)
         })
         .collect();
     windows
