@@ -10,6 +10,7 @@ use fluence_crypto::mask::LaneMask;
 use fluence_crypto::secret::Secret;
 use fluence_crypto::sign::{NodeKey, OwnerKey, recover, verify_node};
 use fluence_crypto::{aead, domain, poseidon2, tree};
+use fluence_types::tree::NodeKind;
 use std::convert::Infallible;
 use std::hint::black_box;
 
@@ -30,6 +31,17 @@ fn pool(threads: usize) -> rayon::ThreadPool {
 fn hash(c: &mut Criterion) {
     let mut state = cells(1)[0];
     c.bench_function("crypto::poseidon2/permutations=1", |b| b.iter(|| poseidon2::permute(black_box(&mut state))));
+    // The same eight inputs one by one and as one call: in lanes where the processor has them.
+    let inputs = cells(8);
+    let mut group = c.benchmark_group("crypto::poseidon2");
+    group.throughput(Throughput::Elements(8));
+    group.bench_function("compressions=8 one_by_one", |b| {
+        b.iter(|| black_box(&inputs).iter().map(|x| poseidon2::compress(NodeKind::Node, x)).collect::<Vec<_>>());
+    });
+    group.bench_function("compressions=8 many", |b| {
+        b.iter(|| poseidon2::compress_many(NodeKind::Node, black_box(&inputs)));
+    });
+    group.finish();
 }
 
 fn commit(c: &mut Criterion) {

@@ -9,6 +9,8 @@ pub mod domain;
 pub mod field;
 pub mod ggm;
 pub mod keys;
+#[cfg(target_arch = "x86_64")]
+pub mod lanes;
 pub mod mask;
 pub mod placement;
 pub mod poseidon2;

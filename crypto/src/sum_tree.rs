@@ -9,7 +9,7 @@
 //! Source   DESIGN section 4; `docs/protocol/tree.md`
 
 use crate::Fr;
-use crate::poseidon2::compress;
+use crate::poseidon2::{compress, compress_many};
 use ark_ff::{AdditiveGroup, Zero};
 use fluence_types::limits::{COUNT_BITS, STORED_LEVELS_MAX};
 use fluence_types::tree::{NodeKind, sum_levels};
@@ -74,17 +74,34 @@ fn node(children: &[Weighted; 4]) -> Weighted {
     if children.iter().all(|c| *c == EMPTY) {
         return EMPTY;
     }
+    (digest(children), weight(children))
+}
+
+fn weight(children: &[Weighted; 4]) -> u64 {
     let weight = children.iter().try_fold(0u64, |sum, c| sum.checked_add(c.1));
-    (digest(children), weight.expect("weights count cells that are stored here"))
+    weight.expect("weights count cells that are stored here")
 }
 
 fn digest(children: &[Weighted; 4]) -> Fr {
+    compress(NodeKind::Sum, &input(children))
+}
+
+fn input(children: &[Weighted; 4]) -> [Fr; 8] {
     let mut input = [Fr::zero(); 8];
     for (pair, (digest, weight)) in input.chunks_exact_mut(2).zip(children) {
         pair[0] = *digest;
         pair[1] = Fr::from(*weight);
     }
-    compress(NodeKind::Sum, &input)
+    input
+}
+
+/// The nodes over each four of `below`.
+fn above(below: &[Weighted]) -> Vec<Weighted> {
+    let groups: Vec<_> = (0..below.len().div_ceil(4)).map(|p| four(below, p)).collect();
+    let full = groups.iter().filter(|group| **group != [EMPTY; 4]);
+    let mut digests = compress_many(NodeKind::Sum, &full.map(input).collect::<Vec<_>>()).into_iter();
+    let mut node = |group: &[Weighted; 4]| (digests.next().expect("one a full group"), weight(group));
+    groups.iter().map(|group| if *group == [EMPTY; 4] { EMPTY } else { node(group) }).collect()
 }
 
 fn four(below: &[Weighted], parent: usize) -> [Weighted; 4] {
@@ -97,8 +114,7 @@ impl SumTree {
     pub fn new(leaves: Vec<Weighted>) -> Self {
         let mut levels = vec![leaves];
         for k in 0..sum_levels(levels[0].len() as u64) {
-            let below = &levels[k];
-            levels.push((0..below.len().div_ceil(4)).map(|p| node(&four(below, p))).collect());
+            levels.push(above(&levels[k]));
         }
         Self { levels }
     }

@@ -7,7 +7,7 @@
 //!          node's children would open as a "cell" one level up. Cells and nodes read different output words besides.
 //! Source   DESIGN section 4; `docs/protocol/tree.md`
 
-use crate::poseidon2::{compress, compress_cell};
+use crate::poseidon2::{compress, compress_cell, compress_many};
 use crate::{Fr, field};
 use fluence_types::limits::SEGMENT_CELLS_MAX;
 use fluence_types::tree::{Cell, NodeKind, SegmentPreimage, segment_levels};
@@ -87,18 +87,29 @@ pub fn cell_digest(cell: &[Fr; 8]) -> Fr {
     compress(NodeKind::Cell, cell)
 }
 
-/// Digest of a group: the node over up to 8 cells, the missing ones zero.
-///
-/// # Panics
-/// With more than 8 cells.
+/// Digests of groups: the nodes over each 8 cells, the missing ones at the end zero. On this thread, best with 64 cells or more.
 #[must_use]
-pub fn group_digest(cells: &[[Fr; 8]]) -> Fr {
-    let mut children = [empty(0); 8];
-    for (child, cell) in children.iter_mut().zip(cells) {
-        *child = cell_digest(cell);
+pub fn group_digests(cells: &[[Fr; 8]]) -> Vec<Fr> {
+    parents(0, &compress_many(NodeKind::Cell, cells))
+}
+
+/// The nodes over each 8 of the digests `below` at `level`, those missing at the end being empty. On this thread.
+#[must_use]
+pub fn parents(level: usize, below: &[Fr]) -> Vec<Fr> {
+    let mut groups: Vec<[Fr; 8]> = vec![[empty(level); 8]; below.len().div_ceil(8)];
+    groups.as_flattened_mut()[..below.len()].copy_from_slice(below);
+    compress_many(NodeKind::Node, &groups)
+}
+
+/// Inputs that one thread takes at a time: eight times eight lanes.
+const TASK: usize = 64;
+
+/// [`compress_many`] on all threads.
+fn compress_all(kind: NodeKind, inputs: &[[Fr; 8]]) -> Vec<Fr> {
+    if inputs.len() <= TASK {
+        return compress_many(kind, inputs);
     }
-    assert!(cells.len() <= 8, "a group has 8 cells");
-    compress(NodeKind::Node, &children)
+    inputs.par_chunks(TASK).map(|part| compress_many(kind, part)).collect::<Vec<_>>().concat()
 }
 
 /// Nodes at `level` that are not wholly beyond the last cell.
@@ -128,8 +139,8 @@ impl SegmentTree {
             let root = cells.first().map_or_else(|| empty(0), cell_digest);
             return Self { cells: cells.len() as u64, nodes: vec![vec![root]] };
         }
-        let groups = cells.par_chunks(8).map(group_digest).collect();
-        Self::from_groups(cells.len() as u64, groups).expect("one digest per group")
+        let groups: Vec<_> = cells.par_chunks(TASK).map(group_digests).collect();
+        Self::from_groups(cells.len() as u64, groups.concat()).expect("one digest per group")
     }
 
     /// [`Self::build`] from canonical bytes.
@@ -138,15 +149,12 @@ impl SegmentTree {
         if cells.len() < 2 {
             return Self::build(&cells.iter().map(field::cell_to_fr).collect::<Vec<_>>());
         }
-        let group = |group: &[Cell]| {
-            let mut fr = [[Fr::from(0u64); 8]; 8];
-            fr.iter_mut().zip(group).for_each(|(to, from)| *to = field::cell_to_fr(from));
-            group_digest(&fr[..group.len()])
-        };
-        Self::from_groups(cells.len() as u64, cells.par_chunks(8).map(group).collect()).expect("one digest per group")
+        let task = |part: &[Cell]| group_digests(&part.iter().map(field::cell_to_fr).collect::<Vec<_>>());
+        let groups: Vec<_> = cells.par_chunks(TASK).map(task).collect();
+        Self::from_groups(cells.len() as u64, groups.concat()).expect("one digest per group")
     }
 
-    /// The tree above the groups' digests ([`group_digest`]), for callers that hash cells as they arrive; for a one-cell segment the
+    /// The tree above the groups' digests ([`group_digests`]), for callers that hash cells as they arrive; for a one-cell segment the
     /// one digest is the cell's. `None` if their number does not fit the count.
     #[must_use]
     pub fn from_groups(cells: u64, groups: Vec<Fr>) -> Option<Self> {
@@ -155,17 +163,8 @@ impl SegmentTree {
         }
         let mut nodes = vec![groups];
         for level in 1..segment_levels(cells) {
-            let node = |children: &[Fr]| {
-                let mut all = [empty(level); 8];
-                all[..children.len()].copy_from_slice(children);
-                compress(NodeKind::Node, &all)
-            };
-            let below = &nodes[level - 1];
-            nodes.push(if below.len() > 64 {
-                below.par_chunks(8).map(node).collect()
-            } else {
-                below.chunks(8).map(node).collect()
-            });
+            let above: Vec<_> = nodes[level - 1].par_chunks(8 * TASK).map(|part| parents(level, part)).collect();
+            nodes.push(above.concat());
         }
         Some(Self { cells, nodes })
     }
@@ -241,18 +240,20 @@ const fn step(index: u64) -> (usize, u64) {
 /// If `index` is not below the tree's count: check requests from outside first.
 pub fn open<E>(tree: &SegmentTree, index: u64, cell_at: &mut dyn FnMut(u64) -> Result<[Fr; 8], E>) -> Result<Path, E> {
     assert!(index < tree.cells, "cell {index} of {}", tree.cells);
+    let first = index - index % 8;
+    let beside = (first..tree.cells.min(first + 8)).filter(|i| *i != index);
+    let beside = compress_many(NodeKind::Cell, &beside.map(cell_at).collect::<Result<Vec<_>, E>>()?);
     let mut siblings = Vec::with_capacity(tree.levels());
     let mut at = index;
     for level in 0..tree.levels() {
         let (own, parent) = step(at);
-        let mut out = [Fr::from(0u64); 7];
-        for (slot, child) in out.iter_mut().zip((0..8).filter(|c| *c != own)) {
-            let i = parent * 8 + child as u64;
-            *slot = match level {
-                0 if i < tree.cells => cell_digest(&cell_at(i)?),
-                0 => empty(0),
-                _ => tree.node(level, i),
-            };
+        let mut out = [empty(level); 7];
+        if level == 0 {
+            out[..beside.len()].copy_from_slice(&beside);
+        } else {
+            for (slot, child) in out.iter_mut().zip((0..8).filter(|c| *c != own)) {
+                *slot = tree.node(level, parent * 8 + child as u64);
+            }
         }
         siblings.push(out);
         at = parent;
@@ -325,7 +326,7 @@ pub fn multi_open<E>(
 ) -> Result<Vec<Fr>, E> {
     assert!(indices.windows(2).all(|w| w[0] < w[1]), "indices increase");
     assert!(indices.last().is_some_and(|i| *i < tree.cells), "indices are below {}", tree.cells);
-    let mut siblings = Vec::new();
+    let (mut cells, mut siblings) = (Vec::new(), Vec::new());
     let mut known = indices.to_vec();
     for level in 0..tree.levels() {
         let mut parents: Vec<u64> = known.iter().map(|i| i >> 3).collect();
@@ -334,10 +335,15 @@ pub fn multi_open<E>(
         let mut rest = known.iter().copied().peekable();
         for parent in &parents {
             for i in parent * 8..(parent * 8 + 8).min(present) {
-                if rest.next_if_eq(&i).is_none() {
-                    siblings.push(if level == 0 { cell_digest(&cell_at(i)?) } else { tree.node(level, i) });
+                match (rest.next_if_eq(&i), level) {
+                    (Some(_), _) => {}
+                    (None, 0) => cells.push(cell_at(i)?),
+                    (None, _) => siblings.push(tree.node(level, i)),
                 }
             }
+        }
+        if level == 0 {
+            siblings = compress_all(NodeKind::Cell, &cells);
         }
         known = parents;
     }
@@ -357,11 +363,12 @@ pub fn multi_root(cells: u64, opened: &[(u64, [Fr; 8])], siblings: &[Fr]) -> Res
     if last >= cells {
         return Err(TreeError::Index { index: last, cells });
     }
-    let mut known: Vec<(u64, Fr)> = opened.par_iter().with_min_len(16).map(|(i, c)| (*i, cell_digest(c))).collect();
+    let digests = compress_all(NodeKind::Cell, &opened.iter().map(|(_, cell)| *cell).collect::<Vec<_>>());
+    let mut known: Vec<(u64, Fr)> = opened.iter().map(|(i, _)| *i).zip(digests).collect();
     let mut rest = siblings.iter();
     for level in 0..segment_levels(cells) {
         let present = nodes_at(cells, level);
-        let mut groups: Vec<(u64, [Fr; 8])> = Vec::new();
+        let (mut parents, mut groups) = (Vec::new(), Vec::new());
         let mut below = known.iter().peekable();
         while let Some(parent) = below.peek().map(|(i, _)| i >> 3) {
             let mut children = [empty(level); 8];
@@ -371,10 +378,10 @@ pub fn multi_root(cells: u64, opened: &[(u64, [Fr; 8])], siblings: &[Fr]) -> Res
                     None => *rest.next().ok_or(TreeError::Short(siblings.len()))?,
                 };
             }
-            groups.push((parent, children));
+            parents.push(parent);
+            groups.push(children);
         }
-        let node = |(parent, children): &(u64, [Fr; 8])| (*parent, compress(NodeKind::Node, children));
-        known = groups.par_iter().with_min_len(16).map(node).collect();
+        known = parents.into_iter().zip(compress_all(NodeKind::Node, &groups)).collect();
     }
     match rest.len() {
         0 => Ok(known[0].1),

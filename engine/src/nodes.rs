@@ -11,8 +11,8 @@
 use crate::keys::{self, Cf};
 use crate::page::{self, CELL_BYTES, cells_fr};
 use crate::store::{Batch, Store};
-use fluence_crypto::poseidon2::compress;
-use fluence_crypto::tree::{cell_digest, empty, group_digest};
+use fluence_crypto::poseidon2::{compress, compress_many};
+use fluence_crypto::tree::{cell_digest, empty, group_digests, parents};
 use fluence_crypto::witness::CellOpening;
 use fluence_crypto::{Fr, field};
 use fluence_types::limits::PAGE_CELLS;
@@ -38,12 +38,18 @@ pub(crate) struct PageDigests {
 }
 
 impl PageDigests {
-    pub(crate) fn of(cells: &[[Fr; 8]]) -> Self {
-        let level1: Vec<Fr> = cells.chunks(8).map(group_digest).collect();
+    /// Of pages, whole but for the last. On this thread, best with [`Self::AT_ONCE`] pages.
+    pub(crate) fn of(cells: &[[Fr; 8]]) -> Vec<Self> {
+        let level1 = group_digests(cells);
+        let level2 = parents(1, &level1);
         // Only a tree of one cell ends at a cell digest, so only there is it worth its hash.
         let first = if let [only] = cells { cell_digest(only) } else { level1[0] };
-        Self { first, level2: parent(1, &level1), level1 }
+        let pages = level1.chunks(PAGE_CELLS / 8).zip(level2);
+        pages.map(|(level1, level2)| Self { first, level1: level1.to_vec(), level2 }).collect()
     }
+
+    /// As many as make eight nodes over a page each, for a hash that takes eight inputs at a time.
+    pub(crate) const AT_ONCE: usize = 8;
 }
 
 /// Takes the pages of a segment in order, gives out the records to store, and at the end the root.
@@ -216,9 +222,8 @@ impl SegmentReader<'_> {
             let mut group = [empty(level); 8];
             if level == 0 {
                 let from = at - at % 8;
-                for (slot, cell) in group.iter_mut().zip(&cells[from..cells.len().min(from + 8)]) {
-                    *slot = cell_digest(cell);
-                }
+                let digests = compress_many(NodeKind::Cell, &cells[from..cells.len().min(from + 8)]);
+                group[..digests.len()].copy_from_slice(&digests);
             } else {
                 let stored = self.group(level, place / 8)?;
                 group[..stored.len()].copy_from_slice(&stored);
@@ -263,14 +268,14 @@ impl SegmentReader<'_> {
         let at = |index: u64| (index % PAGE_CELLS as u64) as usize;
         let read = |i: usize| bytes.get(i * CELL_BYTES..(i + 1) * CELL_BYTES).and_then(page::cell).ok_or(lost);
         let cells = wanted.iter().map(|i| read(at(*i))).collect::<Result<_, Lost>>()?;
-        let mut digests = Vec::new();
+        let mut beside = Vec::new();
         for group in wanted.chunk_by(|a, b| a / 8 == b / 8) {
             let first = group[0] - group[0] % 8;
             for index in (first..(first + 8).min(self.cells)).filter(|i| !group.contains(i)) {
-                digests.push(cell_digest(&field::cell_to_fr(&read(at(index))?)));
+                beside.push(field::cell_to_fr(&read(at(index))?));
             }
         }
-        Ok((cells, digests))
+        Ok((cells, compress_many(NodeKind::Cell, &beside)))
     }
 }
 

@@ -61,9 +61,10 @@ pub(crate) fn inspect(db: DatabaseId, preimage: &SegmentPreimage, bytes: &[u8]) 
     let mut records = Batch::new();
     let mut builder = TreeBuilder::new(preimage.cells);
     let mut sink = NodeSink { db, root, batch: &mut records };
-    for (page, chunk) in bytes.chunks(PAGE_BYTES).enumerate() {
-        let cells = cells_fr(chunk).map_err(|at| SegmentError::Scalar((page * PAGE_CELLS + at) as u64))?;
-        builder.push(&PageDigests::of(&cells), &mut sink);
+    for (chunk, bytes) in bytes.chunks(PAGE_BYTES * PageDigests::AT_ONCE).enumerate() {
+        let first = chunk * PageDigests::AT_ONCE * PAGE_CELLS;
+        let cells = cells_fr(bytes).map_err(|at| SegmentError::Scalar((first + at) as u64))?;
+        PageDigests::of(&cells).iter().for_each(|page| builder.push(page, &mut sink));
     }
     if field::to_bytes(&builder.finish(&mut sink)) != preimage.tree_root {
         return Err(SegmentError::Root);

@@ -320,13 +320,15 @@ impl Engine {
     fn store_pages(&self, upload: &mut Upload, bytes: &[u8]) -> Result<(), UploadError> {
         let first = upload.record.pages;
         let digests = bytes
-            .par_chunks(PAGE_BYTES)
+            .par_chunks(PAGE_BYTES * PageDigests::AT_ONCE)
             .enumerate()
-            .map(|(page, chunk)| {
-                let scalar = |at: usize| UploadError::Scalar((first + page as u64) * PAGE_CELLS as u64 + at as u64);
-                cells_fr(chunk).map(|cells| PageDigests::of(&cells)).map_err(scalar)
+            .map(|(chunk, bytes)| {
+                let page = first + (chunk * PageDigests::AT_ONCE) as u64;
+                let scalar = |at: usize| UploadError::Scalar(page * PAGE_CELLS as u64 + at as u64);
+                cells_fr(bytes).map(|cells| PageDigests::of(&cells)).map_err(scalar)
             })
             .collect::<Vec<_>>();
+        let digests = digests.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (db, root) = (upload.record.db, upload.root);
         let mut builder = match upload.builder.take() {
             Some(builder) => builder,
@@ -335,8 +337,8 @@ impl Engine {
         };
         let mut batch = Batch::new();
         let mut sink = NodeSink { db, root, batch: &mut batch };
-        for page in digests {
-            builder.push(&page?, &mut sink);
+        for page in digests.iter().flatten() {
+            builder.push(page, &mut sink);
         }
         put_pages(&mut batch, db, root, first, bytes);
         upload.record.pages = builder.pages();
@@ -388,7 +390,7 @@ impl Engine {
                 cells_fr(&upload.reader(store).page(0).map_err(lost)?).map_err(|at| UploadError::Scalar(at as u64))?;
             let mut sink = NodeSink { db, root, batch };
             let mut builder = TreeBuilder::new(preimage.cells);
-            builder.push(&PageDigests::of(&cells), &mut sink);
+            builder.push(&PageDigests::of(&cells)[0], &mut sink);
             builder.finish(&mut sink)
         } else {
             builder.finish(&mut NodeSink { db, root, batch })

@@ -7,6 +7,8 @@
 //! Source       ePrint 2023/323; constants by `tests/poseidon2/generate.py`; `docs/poseidon2.md` answers ePrint 2025/954.
 
 mod constants;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 pub mod params;
 mod permutation;
 
@@ -21,6 +23,16 @@ pub fn compress(kind: NodeKind, x: &[Fr; 8]) -> Fr {
     let mut state = *x;
     permute(&mut state);
     state[kind.word()] + x[kind.word()]
+}
+
+/// [`compress`] of each of many inputs, on this thread: eight at a time where the processor has AVX-512 IFMA, one by one elsewhere.
+#[must_use]
+pub fn compress_many(kind: NodeKind, inputs: &[[Fr; 8]]) -> Vec<Fr> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(ifma) = crate::lanes::Ifma::detect() {
+        return lanes::compress_many(ifma, kind, inputs);
+    }
+    inputs.iter().map(|x| compress(kind, x)).collect()
 }
 
 /// [`compress`] of canonical bytes.

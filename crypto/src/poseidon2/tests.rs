@@ -118,3 +118,22 @@ fn digest_is_the_chain_of_compressions_it_says() {
     assert_eq!(digest(DigestTag::Live, &[x; 8]), compress(NodeKind::Digest, &[one, x, z, z, z, z, z, z]));
     assert_eq!(digest(DigestTag::Live, &[]), compress(NodeKind::Digest, &[start(0), z, z, z, z, z, z, z]));
 }
+
+#[test]
+fn many_compressions_are_the_single_ones() {
+    let edge = [Fr::zero(), -Fr::from(1u64), Fr::from(1u64), -Fr::from(2u64)];
+    let mut inputs: Vec<[Fr; 8]> = edge.iter().map(|f| [*f; 8]).collect();
+    let mut x = Fr::from(3u64);
+    while inputs.len() < 17 {
+        inputs.push(std::array::from_fn(|i| {
+            x = x * x + Fr::from(1u64);
+            if i % 3 == 0 { edge[inputs.len() % 4] } else { x }
+        }));
+    }
+    for kind in NodeKind::ALL {
+        for count in 0..=inputs.len() {
+            let single: Vec<Fr> = inputs[..count].iter().map(|x| compress(kind, x)).collect();
+            assert_eq!(compress_many(kind, &inputs[..count]), single, "{kind:?}, {count} inputs");
+        }
+    }
+}

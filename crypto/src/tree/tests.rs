@@ -50,7 +50,7 @@ fn trees_from_bytes_groups_and_levels_are_the_same_tree() {
         assert_eq!(SegmentTree::from_levels(count + 600, tree.nodes().to_vec()), None);
         assert_eq!(SegmentTree::from_levels(count, vec![]), None);
         if count > 1 {
-            let groups: Vec<Fr> = cells.chunks(8).map(group_digest).collect();
+            let groups = group_digests(&cells);
             assert_eq!(SegmentTree::from_groups(count, groups.clone()).as_ref(), Some(&tree));
             assert_eq!(SegmentTree::from_groups(count, groups[1..].to_vec()), None);
             assert_eq!(tree.level(1), groups);

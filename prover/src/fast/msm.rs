@@ -10,7 +10,7 @@ use super::Path;
 use super::blst;
 use super::curve::Curve;
 #[cfg(target_arch = "x86_64")]
-use super::ifma::{Ifma, Point};
+use super::ifma::{self, Ifma, Point};
 use crate::schedule::Gate;
 use ark_bls12_381::Fr;
 use ark_ec::AffineRepr;
@@ -53,7 +53,7 @@ impl<C: Curve<D>, const D: usize> Query<C, D> {
         let finite = all.par_iter().with_min_len(1 << 10).filter(|p| !p.is_zero());
         let points = match path {
             #[cfg(target_arch = "x86_64")]
-            Path::Ifma if let Some(ifma) = Ifma::detect() => Points::Ifma(ifma, finite.map(Point::from_ark).collect()),
+            Path::Ifma if let Some(seen) = Ifma::detect() => Points::Ifma(seen, finite.map(Point::from_ark).collect()),
             _ => Points::Blst(finite.map(blst::Point::from_ark).collect()),
         };
         Self { kept, points, curve: PhantomData }
@@ -71,8 +71,8 @@ impl<C: Curve<D>, const D: usize> Query<C, D> {
         };
         match &self.points {
             #[cfg(target_arch = "x86_64")]
-            Points::Ifma(ifma, points) => {
-                by_windows(points, scalars, 4, gate, |digits, bits| ifma.window::<C, D>(points, digits, bits))
+            Points::Ifma(seen, points) => {
+                by_windows(points, scalars, 4, gate, |digits, bits| ifma::window::<C, D>(*seen, points, digits, bits))
             }
             Points::Blst(points) => {
                 by_windows(points, scalars, 2, gate, |digits, bits| blst::window::<C, D>(points, digits, bits))

@@ -37,9 +37,9 @@ impl Domain {
             #[cfg(target_arch = "x86_64")]
             Path::Ifma
                 if size >= 1 << LANES_LOG_MIN
-                    && let Some(ifma) = Ifma::detect() =>
+                    && let Some(seen) = Ifma::detect() =>
             {
-                Some(Self::Ifma(ifma, ifma::Domain::new(size.ilog2()), size))
+                Some(Self::Ifma(seen, ifma::Domain::new(size.ilog2()), size))
             }
             Path::Ark => None,
             _ => {
@@ -72,7 +72,7 @@ impl Domain {
         let b = |i: usize| rows.b(i, assignment);
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Ifma(ifma, domain, _) => ifma.quotient(domain, &a, &b),
+            Self::Ifma(seen, domain, _) => ifma::quotient(*seen, domain, &a, &b),
             Self::Ark(domains) => quotient(domains, &a, &b),
         }
     }

@@ -6,12 +6,12 @@
 //!           complete where no point has order 2: both curves have odd order
 
 use super::field::{self, Element, fq_from_limbs, fq_to_limbs};
-use super::lanes::{Lanes, splat, transpose, vector, words};
 use crate::fast::curve::Curve;
 use ark_bls12_381::Fq;
 use ark_ec::AffineRepr;
 use ark_ec::short_weierstrass::{Affine, Projective as ArkProjective};
 use ark_ff::{AdditiveGroup, Field, Zero};
+use fluence_crypto::lanes::{Lanes, splat, transpose, vector, words};
 
 /// An affine point; coordinates below 1.01 p, those of a base below p.
 #[derive(Clone, Copy, PartialEq, Eq)]

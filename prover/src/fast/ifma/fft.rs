@@ -6,10 +6,9 @@
 //! Bounds   stored values are below 1.2 r; a butterfly reduces sums by a quotient from the top limb
 //! Source   Cooley and Tukey 1965; Gentleman and Sande 1966; Bailey's four-step split for the lanes
 
-use super::field::{R255, pack, split};
-use super::lanes::{self, Lanes, splat, vector, words};
 use ark_bls12_381::Fr;
 use ark_ff::{FftField, Field};
+use fluence_crypto::lanes::{self, Lanes, R255, limbs, pack, splat, vector, words};
 use rayon::prelude::*;
 use std::arch::x86_64::{__m512i, _mm512_permutexvar_epi64, _mm512_set_epi64};
 
@@ -18,11 +17,6 @@ const PARALLEL_MIN: usize = 1 << 10;
 
 /// Eight scalars.
 type V = Lanes<5>;
-
-/// A scalar as the lanes hold it.
-fn limbs(x: Fr) -> [u64; 5] {
-    split(&(x * Fr::from(16u64)).0.0)
-}
 
 fn reversed(i: usize, bits: u32) -> usize {
     if bits == 0 { 0 } else { i.reverse_bits() >> (usize::BITS - bits) }

@@ -1,11 +1,11 @@
-//! The two fields in lanes, the quadratic extension, and the way to and from ark-ff's form.
+//! The base field in lanes, the quadratic extension, and the way to and from ark-ff's form.
 //!
-//! Form     ark holds `x 2^384` (Fp) and `x 2^256` (Fr), lanes hold `x 2^416` and `x 2^260`: a factor of 2^32 and 2^4 apart
+//! Form     ark holds `x 2^384`, lanes hold `x 2^416`: a factor of 2^32 apart
 //! Element  `[Lanes; D]`: D = 1 is Fp, D = 2 is Fp2 = Fp[u] / (u^2 + 1), one code for both curves
 
-use super::lanes::{self, BITS, Lanes, MASK, Modulus, Wide};
-use ark_bls12_381::{Fq, Fr};
+use ark_bls12_381::Fq;
 use ark_ff::{BigInt, Field, PrimeField};
+use fluence_crypto::lanes::{self, Lanes, Modulus, Wide, pack, split};
 use std::arch::x86_64::{_mm512_add_epi64, _mm512_set1_epi64, _mm512_sub_epi64};
 use std::sync::LazyLock;
 
@@ -14,46 +14,6 @@ pub(crate) struct P381;
 
 impl Modulus<8> for P381 {
     const P: [u64; 8] = split(&Fq::MODULUS.0);
-}
-
-/// The scalar field.
-pub(crate) struct R255;
-
-impl Modulus<5> for R255 {
-    const P: [u64; 5] = split(&Fr::MODULUS.0);
-}
-
-/// 64-bit words to 52-bit limbs.
-pub(crate) const fn split<const N: usize, const L: usize>(words: &[u64; N]) -> [u64; L] {
-    let mut out = [0; L];
-    let mut i = 0;
-    while i < L {
-        let (word, bit) = (i * BITS as usize / 64, i as u32 * BITS % 64);
-        let mut limb = if word < N { words[word] >> bit } else { 0 };
-        if bit > 64 - BITS && word + 1 < N {
-            limb |= words[word + 1] << (64 - bit);
-        }
-        out[i] = limb & MASK;
-        i += 1;
-    }
-    out
-}
-
-/// 52-bit limbs to 64-bit words; what does not fit is lost.
-pub(crate) const fn pack<const N: usize, const L: usize>(limbs: &[u64; L]) -> [u64; N] {
-    let mut out = [0; N];
-    let mut i = 0;
-    while i < L {
-        let (word, bit) = (i * BITS as usize / 64, i as u32 * BITS % 64);
-        if word < N {
-            out[word] |= limbs[i] << bit;
-        }
-        if bit > 64 - BITS && word + 1 < N {
-            out[word + 1] |= limbs[i] >> (64 - bit);
-        }
-        i += 1;
-    }
-    out
 }
 
 static SHIFT: LazyLock<(Fq, Fq)> = LazyLock::new(|| {

@@ -1,7 +1,8 @@
 //! The path for processors with AVX-512 IFMA: eight field elements in 52-bit limbs at a time.
 //!
 //! Rule    nothing here runs before [`Ifma::detect`] has seen the instructions: the value is the permission, and the only way in
-//! Unsafe  the calls below into functions that are compiled for these instructions; one load, one store, one prefetch further in
+//! Unsafe  the calls below into functions that are compiled for these instructions; one prefetch further in; loads and stores in
+//!         `fluence_crypto::lanes`
 
 #![allow(unsafe_code)]
 // Limbs and lanes are counted: several arrays go by one index.
@@ -10,7 +11,6 @@
 mod curve;
 mod fft;
 mod field;
-mod lanes;
 mod sum;
 
 use super::curve::Curve;
@@ -18,38 +18,26 @@ use ark_bls12_381::Fr;
 use ark_ec::short_weierstrass::Projective;
 pub(super) use curve::Point;
 pub(super) use fft::Domain;
+pub(super) use fluence_crypto::lanes::Ifma;
 
-/// The proof that this processor has the instructions.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ifma(());
+/// `sum digits[i] bases[i]`, digits at most `2^(bits - 1)` in size.
+pub(super) fn window<C: Curve<D>, const D: usize>(
+    _seen: Ifma,
+    bases: &[Point<D>],
+    digits: &[i16],
+    bits: u32,
+) -> Projective<C> {
+    // SAFETY: an `Ifma` is made only where every feature was seen that the function is compiled for.
+    unsafe { sum::window(bases, digits, bits) }
+}
 
-impl Ifma {
-    pub(super) fn detect() -> Option<Self> {
-        let there = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512ifma");
-        there.then_some(Self(()))
-    }
-
-    /// `sum digits[i] bases[i]`, digits at most `2^(bits - 1)` in size.
-    pub(super) fn window<C: Curve<D>, const D: usize>(
-        self,
-        bases: &[Point<D>],
-        digits: &[i16],
-        bits: u32,
-    ) -> Projective<C> {
-        // SAFETY: `self` was made by `detect`, which saw every feature that the function is compiled for.
-        unsafe { sum::window(bases, digits, bits) }
-    }
-
-    /// See [`Domain::quotient`].
-    pub(super) fn quotient(
-        self,
-        domain: &Domain,
-        a: &(dyn Fn(usize) -> Fr + Sync),
-        b: &(dyn Fn(usize) -> Fr + Sync),
-    ) -> Vec<[u64; 4]> {
-        // SAFETY: as above.
-        unsafe { domain.quotient(a, b) }
-    }
+/// See [`Domain::quotient`].
+pub(super) fn quotient(
+    _seen: Ifma,
+    domain: &Domain,
+    a: &(dyn Fn(usize) -> Fr + Sync),
+    b: &(dyn Fn(usize) -> Fr + Sync),
+) -> Vec<[u64; 4]> {
+    // SAFETY: as above.
+    unsafe { domain.quotient(a, b) }
 }

@@ -11,13 +11,13 @@
 
 use super::curve::{Point, Projective, load, one, rows};
 use super::field::{self, Element, P381, fq_from_limbs, fq_to_limbs};
-use super::lanes::{self, Lanes, splat, transpose, vector, words};
 use crate::fast::curve::Curve;
 use crate::fast::msm::Sorted;
 use ark_bls12_381::Fq;
 use ark_ec::CurveGroup;
 use ark_ec::short_weierstrass::Projective as ArkProjective;
 use ark_ff::{AdditiveGroup, Field, Zero};
+use fluence_crypto::lanes::{self, Lanes, splat, transpose, vector, words};
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 /// Groups of eight pairs that share an inversion: what they keep between the passes fits the second-level cache.

@@ -5,8 +5,19 @@
 //!          when a product reads them: the multiplier looks at no higher bit. A product of factors below `a p` and `b p` is below
 //!          `p (1 + a b p / R)`: for Fp that is 1.01 p up to a b = 2^28, for Fr 1.5 p up to a b = 16
 //! Source   Gueron and Krasnov, "Accelerating big integer arithmetic using Intel IFMA extensions", ARITH 2016; Montgomery's reduction, limb by limb
+//! Rule     no function here can be called but from code compiled for the same instructions, and the way there is [`Ifma`]: the value is the
+//!          permission, and only seeing the instructions makes one
 
-#![allow(unsafe_code)] // the two loads and stores below
+// The load and the store below.
+#![allow(unsafe_code)]
+// The one condition is the instructions, and a call from code that is compiled for them is safe.
+#![allow(clippy::missing_safety_doc)]
+// Limbs and lanes are counted: several arrays go by one index.
+#![allow(clippy::needless_range_loop)]
+
+mod scalar;
+
+pub use scalar::{Fixed, Limbs, R255, from_ark, limbs, pack, plus, settled, split, to_ark, wrapped};
 
 use std::arch::x86_64::{
     __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epi64_mask, _mm512_loadu_si512, _mm512_madd52hi_epu64,
@@ -16,12 +27,27 @@ use std::arch::x86_64::{
 };
 
 /// Bits of a limb.
-pub(crate) const BITS: u32 = 52;
+pub const BITS: u32 = 52;
 /// A limb's ones.
-pub(crate) const MASK: u64 = (1 << BITS) - 1;
+pub const MASK: u64 = (1 << BITS) - 1;
+
+/// The proof that this processor has the instructions: AVX-512 F, DQ and IFMA.
+#[derive(Clone, Copy, Debug)]
+pub struct Ifma(());
+
+impl Ifma {
+    /// `None` where one of them is missing.
+    #[must_use]
+    pub fn detect() -> Option<Self> {
+        let there = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512ifma");
+        there.then_some(Self(()))
+    }
+}
 
 /// A modulus in limbs.
-pub(crate) trait Modulus<const L: usize> {
+pub trait Modulus<const L: usize> {
     /// The modulus.
     const P: [u64; L];
     /// `-P^-1 mod 2^52`
@@ -57,12 +83,12 @@ pub(crate) trait Modulus<const L: usize> {
 
 /// Eight elements.
 #[derive(Clone, Copy)]
-pub(crate) struct Lanes<const L: usize>(pub(crate) [__m512i; L]);
+pub struct Lanes<const L: usize>(pub [__m512i; L]);
 
 /// One limb of eight elements.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn vector(limb: &[u64; 8]) -> __m512i {
+pub fn vector(limb: &[u64; 8]) -> __m512i {
     // SAFETY: a reference to eight words is readable for 64 bytes, and the load asks for no alignment.
     unsafe { _mm512_loadu_si512(limb.as_ptr().cast()) }
 }
@@ -70,14 +96,15 @@ pub(crate) fn vector(limb: &[u64; 8]) -> __m512i {
 /// The other way.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn words(v: __m512i, out: &mut [u64; 8]) {
+pub fn words(v: __m512i, out: &mut [u64; 8]) {
     // SAFETY: a unique reference to eight words is writable for 64 bytes, and the store asks for no alignment.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
 }
 
+/// The same element in every lane.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn splat<const L: usize>(limbs: &[u64; L]) -> Lanes<L> {
+pub fn splat<const L: usize>(limbs: &[u64; L]) -> Lanes<L> {
     let mut out = [_mm512_setzero_si512(); L];
     for i in 0..L {
         out[i] = _mm512_set1_epi64(limbs[i] as i64);
@@ -99,12 +126,12 @@ fn carried<const L: usize>(mut x: [__m512i; L]) -> Lanes<L> {
 
 /// A product before its reduction: `2 L` limbs that have taken no carry yet.
 #[derive(Clone, Copy)]
-pub(crate) struct Wide(pub(crate) [__m512i; 16]);
+pub struct Wide(pub [__m512i; 16]);
 
 /// `a b`, unreduced.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn product<const L: usize>(a: &Lanes<L>, b: &Lanes<L>) -> Wide {
+pub fn product<const L: usize>(a: &Lanes<L>, b: &Lanes<L>) -> Wide {
     let mut x = [_mm512_setzero_si512(); 16];
     for i in 0..L {
         for j in 0..L {
@@ -120,7 +147,7 @@ pub(crate) fn product<const L: usize>(a: &Lanes<L>, b: &Lanes<L>) -> Wide {
 /// `x / R`, the limbs of `x` signed, its value not negative: below `p (1 + x / (p R))`.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn reduced<M: Modulus<L>, const L: usize>(x: &Wide) -> Lanes<L> {
+pub fn reduced<M: Modulus<L>, const L: usize>(x: &Wide) -> Lanes<L> {
     let mut x = x.0;
     for i in 0..L {
         // What makes the lowest limb 0: it is added, its carry kept.
@@ -141,14 +168,35 @@ pub(crate) fn reduced<M: Modulus<L>, const L: usize>(x: &Wide) -> Lanes<L> {
 /// `a b / R`; see the bounds above.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn mul<M: Modulus<L>, const L: usize>(a: &Lanes<L>, b: &Lanes<L>) -> Lanes<L> {
+pub fn mul<M: Modulus<L>, const L: usize>(a: &Lanes<L>, b: &Lanes<L>) -> Lanes<L> {
     reduced::<M, L>(&product(a, b))
+}
+
+/// `a a / R`: each product of two different limbs is made once.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[inline]
+pub fn square<M: Modulus<L>, const L: usize>(a: &Lanes<L>) -> Lanes<L> {
+    let mut x = [_mm512_setzero_si512(); 16];
+    for i in 0..L {
+        for j in i + 1..L {
+            x[i + j] = _mm512_madd52lo_epu64(x[i + j], a.0[j], a.0[i]);
+            x[i + j + 1] = _mm512_madd52hi_epu64(x[i + j + 1], a.0[j], a.0[i]);
+        }
+    }
+    for limb in &mut x[1..2 * L - 1] {
+        *limb = _mm512_add_epi64(*limb, *limb);
+    }
+    for i in 0..L {
+        x[2 * i] = _mm512_madd52lo_epu64(x[2 * i], a.0[i], a.0[i]);
+        x[2 * i + 1] = _mm512_madd52hi_epu64(x[2 * i + 1], a.0[i], a.0[i]);
+    }
+    reduced::<M, L>(&Wide(x))
 }
 
 /// `a + b`; the bounds add up.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn add<const L: usize>(a: &Lanes<L>, b: &Lanes<L>) -> Lanes<L> {
+pub fn add<const L: usize>(a: &Lanes<L>, b: &Lanes<L>) -> Lanes<L> {
     let mut out = a.0;
     for i in 0..L {
         out[i] = _mm512_add_epi64(out[i], b.0[i]);
@@ -159,7 +207,7 @@ pub(crate) fn add<const L: usize>(a: &Lanes<L>, b: &Lanes<L>) -> Lanes<L> {
 /// `a - b + K p` for a `b` below `K p`; `K` is at most 7.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn sub<const K: usize, M: Modulus<L>, const L: usize>(a: &Lanes<L>, b: &Lanes<L>) -> Lanes<L> {
+pub fn sub<const K: usize, M: Modulus<L>, const L: usize>(a: &Lanes<L>, b: &Lanes<L>) -> Lanes<L> {
     let mut out = a.0;
     for i in 0..L {
         out[i] = _mm512_add_epi64(_mm512_sub_epi64(out[i], b.0[i]), _mm512_set1_epi64(M::MULTIPLES[i][K] as i64));
@@ -170,7 +218,7 @@ pub(crate) fn sub<const K: usize, M: Modulus<L>, const L: usize>(a: &Lanes<L>, b
 /// `K p - a` in the lanes of `mask`, for an `a` below `K p`; `a` in the others.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn negate_where<const K: usize, M: Modulus<L>, const L: usize>(mask: u8, a: &Lanes<L>) -> Lanes<L> {
+pub fn negate_where<const K: usize, M: Modulus<L>, const L: usize>(mask: u8, a: &Lanes<L>) -> Lanes<L> {
     let mut out = a.0;
     for i in 0..L {
         out[i] = _mm512_mask_sub_epi64(a.0[i], mask, _mm512_set1_epi64(M::MULTIPLES[i][K] as i64), a.0[i]);
@@ -181,7 +229,7 @@ pub(crate) fn negate_where<const K: usize, M: Modulus<L>, const L: usize>(mask: 
 /// The same element below 1.01 p, of one below 7 p.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn reduce<M: Modulus<L>, const L: usize>(a: &Lanes<L>) -> Lanes<L> {
+pub fn reduce<M: Modulus<L>, const L: usize>(a: &Lanes<L>) -> Lanes<L> {
     // A quotient from the top limb: right or one too small, and that only where the rest is hardly above p.
     let quotient = _mm512_madd52hi_epu64(_mm512_setzero_si512(), a.0[L - 1], _mm512_set1_epi64(M::TOP_INVERSE as i64));
     let mut out = a.0;
@@ -194,7 +242,7 @@ pub(crate) fn reduce<M: Modulus<L>, const L: usize>(a: &Lanes<L>) -> Lanes<L> {
 /// Lanes of `b` where `mask` has a bit, of `a` elsewhere.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn blend<const L: usize>(mask: u8, a: &Lanes<L>, b: &Lanes<L>) -> Lanes<L> {
+pub fn blend<const L: usize>(mask: u8, a: &Lanes<L>, b: &Lanes<L>) -> Lanes<L> {
     let mut out = a.0;
     for i in 0..L {
         out[i] = _mm512_mask_blend_epi64(mask, a.0[i], b.0[i]);
@@ -205,7 +253,7 @@ pub(crate) fn blend<const L: usize>(mask: u8, a: &Lanes<L>, b: &Lanes<L>) -> Lan
 /// Lanes whose lowest limb is that of `K p` for a K up to `UP_TO`: all that are 0 mod p, and one in 2^50 that is not.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn maybe_zero<const UP_TO: usize, M: Modulus<L>, const L: usize>(a: &Lanes<L>) -> u8 {
+pub fn maybe_zero<const UP_TO: usize, M: Modulus<L>, const L: usize>(a: &Lanes<L>) -> u8 {
     let mut mask = 0;
     for k in 0..=UP_TO {
         mask |= _mm512_cmpeq_epi64_mask(a.0[0], _mm512_set1_epi64(M::MULTIPLES[0][k] as i64));
@@ -216,7 +264,7 @@ pub(crate) fn maybe_zero<const UP_TO: usize, M: Modulus<L>, const L: usize>(a: &
 /// `a - K p` where that is not negative, `a` elsewhere.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn less_if_not_below<const K: usize, M: Modulus<L>, const L: usize>(a: &Lanes<L>) -> Lanes<L> {
+pub fn less_if_not_below<const K: usize, M: Modulus<L>, const L: usize>(a: &Lanes<L>) -> Lanes<L> {
     let mut less = a.0;
     for i in 0..L {
         less[i] = _mm512_sub_epi64(less[i], _mm512_set1_epi64(M::MULTIPLES[i][K] as i64));
@@ -228,7 +276,7 @@ pub(crate) fn less_if_not_below<const K: usize, M: Modulus<L>, const L: usize>(a
 /// Rows to columns: from eight elements of eight words to one vector for each word, and back.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn transpose(r: &[__m512i; 8]) -> [__m512i; 8] {
+pub fn transpose(r: &[__m512i; 8]) -> [__m512i; 8] {
     // Pairs, quarters, halves.
     let a = [
         _mm512_unpacklo_epi64(r[0], r[1]),
@@ -263,3 +311,6 @@ pub(crate) fn transpose(r: &[__m512i; 8]) -> [__m512i; 8] {
         _mm512_shuffle_i64x2::<0xdd>(b[5], b[7]),
     ]
 }
+
+#[cfg(test)]
+mod tests;
