@@ -1,8 +1,4 @@
-//! Configuration: a TOML file, then `FLUENCE    if proving.pause_above_load.is_some_and(|load| !(load.is_finite() && load > 0.0)) {
-        return value("proving.pause_above_load", "must be above 0");
-    }
-    proving.storage_shape().map(|_| ())
-*` from the environment, then what the command line says; later ones win.
+//! Configuration: a TOML file, then `FLUENCE_*` from the environment, then what the command line says; later ones win.
 //!
 //! Env     `FLUENCE_NET__LISTEN='["/ip4/0.0.0.0/tcp/4001"]'`: two underscores go one table deeper. Names that begin with no top-level
 //!         key of the file are ignored.
@@ -425,6 +421,9 @@ fn check_common(data_dir: &Path, net: &NetConfig, proving: &ProvingConfig) -> Re
     }
     if net.request_memory_bytes < fluence_wire::REQUEST_BYTES_MAX {
         return value("net.request_memory_bytes", "must hold the longest request, 4 MiB");
+    }
+    if proving.pause_above_load.is_some_and(|load| !(load.is_finite() && load > 0.0)) {
+        return value("proving.pause_above_load", "must be above 0");
     }
     proving.storage_shape().map(|_| ())
 }
