@@ -89,11 +89,17 @@ impl Pauser {
             return;
         }
         match why {
-            Some(Why::Operator) => tracing::warn!(file = %self.file.display(), "proving is paused; proofs that come late cost stake"),
+            Some(Why::Operator) => {
+                tracing::warn!(file = %self.file.display(), "proving is paused; proofs that come late cost stake")
+            }
             Some(Why::Load) => tracing::info!(load, "proving is paused: the machine is busy"),
             None => tracing::info!("proving goes on"),
         }
-        if why.is_some() { scheduler.pause() } else { scheduler.resume() }
+        if why.is_some() {
+            scheduler.pause()
+        } else {
+            scheduler.resume()
+        }
         metrics::gauge!("fluence_proving_paused").set(f64::from(u8::from(why.is_some())));
         self.paused = why;
     }
