@@ -283,6 +283,28 @@ fn a_cached_key_is_made_once_and_damage_is_refused() {
     assert!(matches!(e, KeyError::Io { .. }), "{e}");
 }
 
+#[test]
+fn rows_are_kept_beside_the_key_of_a_pinned_shape_and_damage_is_made_good() {
+    let (id, dir) = (CircuitId::Storage(StorageShape::TINY), tempfile::tempdir().unwrap());
+    let load = || Keys::load_or_setup_with(dir.path(), id, &mut rng(1), &mut |_| ()).unwrap();
+    let rows = Keys::path(dir.path(), id).with_extension("rows");
+    let made = load();
+    assert!(!rows.exists(), "whoever makes a key has the matrices");
+    load();
+    let whole = std::fs::read(&rows).unwrap();
+    let proves = || {
+        let keys = load();
+        assert_eq!((keys.fingerprint, keys.constraints()), (made.fingerprint, made.constraints()));
+        prove(&keys, storage_circuit(StorageShape::TINY), &mut rng(2)).unwrap();
+    };
+    proves();
+    for bytes in [&whole[..whole.len() - 1], &[0; 100][..], &[]] {
+        std::fs::write(&rows, bytes).unwrap();
+        proves();
+        assert_eq!(std::fs::read(&rows).unwrap(), whole);
+    }
+}
+
 /// Writes `DIR/<statement>/{proof,public,vkey}.json` and `pinned.json` for `tests/interop/verify.mjs`, which checks them with snarkjs and
 /// with @noble/curves: `FLUENCE_INTEROP_DIR=DIR cargo test -p fluence-prover --test prove export_for_other_tools`.
 #[test]

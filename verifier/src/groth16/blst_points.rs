@@ -18,7 +18,7 @@ const PAIRS_TOGETHER: usize = 16;
 /// Points up to which one multiplication after the other is faster than blst's sum.
 const ONE_BY_ONE: usize = 8;
 /// Pairs below which a thread of their own is not worth it.
-const PAIRS_APART: usize = 4;
+const PAIRS_APART: usize = 2;
 
 fn fq(x: &blst_fp) -> Fq {
     Fq::new_unchecked(BigInt(x.l))

@@ -17,9 +17,10 @@ use rand::rngs::OsRng;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Where keys are kept between runs.
 pub const KEYS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/prover-keys");
@@ -159,12 +160,19 @@ fn orders<C: Circuit + Clone + Send>(kind: Kind, id: CircuitId, circuit: impl Fn
     let circuit = (kind != Kind::Bellperson).then(circuit);
     let mut last = None;
     for order in lines {
-        say(loaded.run(&order, circuit.as_ref(), &mut last));
+        match (&last, &order[..]) {
+            (Some(Proved { witness_ms, prove_ms, verify_ms, .. }), "phases") => {
+                say(format!(
+                    "{witness_ms} ms check and assignment, {prove_ms} ms points, {verify_ms} ms check of the proof"
+                ));
+            }
+            _ => say(loaded.run(&order, circuit.as_ref(), &mut last)),
+        }
     }
 }
 
-fn say(figures: Figures) {
-    println!("{figures}");
+fn say(answer: impl fmt::Display) {
+    println!("{answer}");
     std::io::stdout().flush().expect("somebody reads");
 }
 
@@ -219,17 +227,18 @@ impl Loaded {
                 *last = Some(proved);
                 figures
             }
+            // Two proofs, each on half of the threads.
+            (Self::Ours(keys, scheduler), "two") => {
+                let at_once = NonZeroUsize::new(2).expect("not 0");
+                let two = Scheduler::new(Limits { at_once, ..scheduler.limits() });
+                let prove = |circuit: C| two.prove(keys, circuit, &mut OsRng, &mut |_| ()).expect("a proof");
+                let circuits = [circuit(), circuit()];
+                timed(|| std::thread::scope(|s| circuits.map(|c| s.spawn(|| prove(c))).map(|t| drop(t.join())))).0
+            }
             (Self::Ours(keys, _), order) => {
                 let proved = last.as_ref().expect("proven before");
-                let phase = |ms: u64| {
-                    let wall_s = Duration::from_millis(ms).as_secs_f64();
-                    Figures { wall_s, cpu_s: f64::NAN, peak_mib: peak_mib() }
-                };
                 let inputs = &proved.public_inputs[..];
                 match order {
-                    "witness" => phase(proved.witness_ms),
-                    "points" => phase(proved.prove_ms),
-                    "check" => phase(proved.verify_ms),
                     "verify" => each(20, || verify(&keys.vk, inputs, &proved.proof).expect("it verifies")),
                     "batch" => {
                         let batch = vec![(inputs, &proved.proof); 100];
