@@ -210,7 +210,8 @@ pub fn storage(shape: StorageShape, databases: &[Database], owed: Owed, seed: Fi
             sample(databases, database, seed::scale(b, databases[database as usize].preimage.stored_cells))
         }
     });
-    (Storage { root, total_cells, seed }, StorageWitness { holdings, samples: samples.collect() })
+    let top = tree.level(shape.own_holdings_levels() as usize).to_vec();
+    (Storage { root, total_cells, seed }, StorageWitness { holdings, top, samples: samples.collect() })
 }
 
 /// The sample of the cell at `place` of a database.

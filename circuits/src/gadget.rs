@@ -32,7 +32,7 @@ fn fold(cs: &mut Cs, name: &'static str, items: &[Num], bits: &[Num]) -> Result<
 }
 
 /// `items[index]` for the index of which `bits` are the bits, lowest first.
-pub(crate) fn pick(cs: &mut Cs, name: &'static str, items: &[Num; 8], bits: &[Num]) -> Result<Num, SynthesisError> {
+pub(crate) fn pick(cs: &mut Cs, name: &'static str, items: &[Num], bits: &[Num]) -> Result<Num, SynthesisError> {
     Ok(fold(cs, name, items, bits)?.swap_remove(0))
 }
 
@@ -40,12 +40,13 @@ pub(crate) fn pick(cs: &mut Cs, name: &'static str, items: &[Num; 8], bits: &[Nu
 pub(crate) fn pick_equals(
     cs: &mut Cs,
     name: &'static str,
-    items: &[Num; 8],
+    items: &[Num],
     bits: &[Num],
     target: &Num,
 ) -> Result<(), SynthesisError> {
-    let two = fold(cs, name, items, &bits[..2])?;
-    cs.enforce(name, &bits[2], &(&two[1] - &two[0]), &(target - &two[0]))
+    let Some((last, bits)) = bits.split_last() else { return cs.enforce_equal(name, &items[0], target) };
+    let two = fold(cs, name, items, bits)?;
+    cs.enforce(name, last, &(&two[1] - &two[0]), &(target - &two[0]))
 }
 
 /// Which levels a tree over `count` things has, from the bits of `count - 1`, `per` bits a level: level l is there iff
@@ -59,17 +60,26 @@ pub(crate) fn levels(cs: &mut Cs, name: &'static str, bits: &[Num], per: usize) 
         .collect()
 }
 
+/// Bits by which an integer is seen to be below r.
+pub(crate) const TOP_BITS: u32 = 80;
+
 /// The 255 bits of `x`, lowest first; they are those of the integer below r, not of that integer plus r.
+///
+/// The top [`TOP_BITS`] must be below those of r, so no other bits need be looked at. An `x` whose top bits are those of r has no bits here:
+/// of hashes that is one in 2^80.
 pub(crate) fn canonical_bits(cs: &mut Cs, name: &'static str, x: &Num) -> Result<Vec<Num>, SynthesisError> {
     let bits = cs.bits(name, x.value().into_bigint(), Fr::MODULUS_BIT_SIZE)?;
     cs.enforce_equal(name, x, &Num::from_bits(&bits, 0))?;
-    // Walk r - 1 from the top. `tight` is 1 while every bit that is 1 in r - 1 was 1: then a 1 where r - 1 has 0 means a value of r or more.
-    let bound = (-Fr::one()).into_bigint();
+    // Walk the largest they may be from the top. `tight` is 1 while every bit that is 1 in it was 1: then a 1 where it has 0 makes them larger.
+    let rest = (Fr::MODULUS_BIT_SIZE - TOP_BITS) as usize;
+    let mut bound = Fr::MODULUS >> rest as u32;
+    bound.sub_with_borrow(&1u64.into());
+    bound <<= rest as u32;
     let mut tight = Num::one();
     let mut top = Fr::MODULUS_BIT_SIZE as usize;
-    while top > 0 {
+    while top > rest {
         let ones = bound.get_bit(top - 1);
-        let run = (0..top).rev().take_while(|i| bound.get_bit(*i) == ones).count();
+        let run = (rest..top).rev().take_while(|i| bound.get_bit(*i) == ones).count();
         let sum = Num::sum(&bits[top - run..top]);
         if ones {
             // tight AND all bits of the run: the count of ones is run + 1.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// The holdings root alone: 2^9 rows.
-const CIRCUIT: &str = "storage/v1/k0-h1-d1-t1";
+const CIRCUIT: &str = "storage/v2/k0-h0-d1-t1";
 
 fn fluence(dir: &Path, args: &[&str], stdin: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_fluence"))
@@ -85,7 +85,7 @@ fn a_ceremony_is_walked_through_and_liars_are_told_why() {
     let checked = ok(dir, &["ceremony", "verify", "2", "--phase1", "p", "--keys-dir", "keys"], "");
     assert_eq!(checked["pinned_hash"], done["pinned_hash"]);
     let vkey: Value =
-        serde_json::from_slice(&std::fs::read(dir.join("keys/storage_v1_k0-h1-d1-t1.vkey.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(dir.join("keys/storage_v2_k0-h0-d1-t1.vkey.json")).unwrap()).unwrap();
     assert_eq!(vkey["insecure_dev_key"], Value::Bool(false));
     assert_eq!(vkey["transcript"].as_str().unwrap(), format!("0x{}", end["hash"].as_str().unwrap()));
     let matrices = ok(dir, &["ceremony", "matrices", CIRCUIT, "--out", "m"], "");

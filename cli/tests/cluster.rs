@@ -267,7 +267,7 @@ fn in_a_hurry(dir: &Path, nodes: usize) {
         let text = format!(
             "[net]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
             [cluster]\nidle_ms = 100\nquiet_ms = 100\nleader_ms = 1000\nmissing_ms = 6000\n\
-            [proving]\nstorage = \"storage/v1/k16-h1-d{depth}-t6\"\nmake_dev_keys = {keys}\n"
+            [proving]\nstorage = \"storage/v2/k16-h1-d{depth}-t6\"\nmake_dev_keys = {keys}\n"
         );
         std::fs::write(own.join("node.toml"), text).unwrap();
     }

@@ -464,7 +464,7 @@ contract EpochProofs is IEpochProofs, EIP712 {
 
     function _storageName(StorageShape memory s) private pure returns (string memory) {
         return string.concat(
-            "storage/v1/k",
+            "storage/v2/k",
             Strings.toString(s.samples),
             "-h",
             Strings.toString(s.holdingsLevels),

@@ -57,7 +57,7 @@ contract DebtTest is World {
     }
 
     function test_pins_circuits_by_their_names() external view {
-        bytes32 storage_ = keccak256("storage/v1/k16-h4-d6-t7");
+        bytes32 storage_ = keccak256("storage/v2/k16-h4-d6-t7");
         eq(proofs.storageCircuit(), storage_, "storage");
         eq(proofs.vkHash(storage_), verifier.vkHash(), "key");
         eq(address(proofs.verifierOf(keccak256("range_sum/v1/s4-t7"))), address(verifier), "range sum");

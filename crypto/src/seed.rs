@@ -1,7 +1,8 @@
 //! Seed and challenges of the storage proof: natively what `EpochProofs` computes on chain and the circuit inside.
 //!
 //! Seed        `keccak256(abi.encode(chain id, contract, node, epoch, beacon, shape, proof index)) mod 2^253`
-//! Challenge   sample k: `h = digest(Challenge, [seed, k])`, `a` its low 64 bits, `b` the next 64
+//! Challenge   samples 2 j and 2 j + 1: `h = digest(Challenge, [seed, j])`; `a` of the first is its low 64 bits, `a` and `b` of the second are
+//!             the next 64 and the 64 after. No bit serves two samples
 //! Index       `floor(a * total / 2^64)`: total is below 2^40, so no index is likelier than another by more than 2^-24
 
 use crate::{Fr, poseidon2};
@@ -44,11 +45,11 @@ pub fn readiness_seed(db: DatabaseId, epoch: u64, node: &NodeId, root: DbRoot) -
     FieldBytes::from_canonical(hash).expect("2^253 is below r")
 }
 
-/// The two random numbers of sample `k`.
+/// The two random numbers of sample `k`; an even one has no second, which is 0.
 #[must_use]
 pub fn challenge(seed: &Fr, k: u64) -> (u64, u64) {
-    let [a, b, ..] = poseidon2::digest(DigestTag::Challenge, &[*seed, Fr::from(k)]).into_bigint().0;
-    (a, b)
+    let [first, a, b, _] = poseidon2::digest(DigestTag::Challenge, &[*seed, Fr::from(k / 2)]).into_bigint().0;
+    if k.is_multiple_of(2) { (first, 0) } else { (a, b) }
 }
 
 /// `floor(r * total / 2^64)`: an index below `total` (0 where `total` is 0).

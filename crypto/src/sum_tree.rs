@@ -176,6 +176,12 @@ impl SumTree {
         &self.levels[0]
     }
 
+    /// The nodes at `level`, 0 being the leaves; the root alone at levels above its own.
+    #[must_use]
+    pub fn level(&self, level: usize) -> &[Weighted] {
+        &self.levels[level.min(self.levels.len() - 1)]
+    }
+
     /// The path of a slot.
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! What a prover must know, as plain data: made by `engine`, checked natively and in R1CS by `circuits`.
 
 use crate::Fr;
-use crate::sum_tree::SumPath;
+use crate::sum_tree::{SumPath, Weighted};
 use fluence_types::statement::RangeSumQuery;
 use fluence_types::tree::{CatalogueOpening, DbPreimage, HoldingsPreimage, SegmentPreimage};
 
@@ -36,6 +36,9 @@ pub struct StorageSample {
 pub struct StorageWitness {
     /// Parts of the holdings root; `None` where the root is a database root.
     pub holdings: Option<HoldingsPreimage>,
+    /// The nodes of the tree over databases that all samples share, those at the shape's `own_holdings_levels` (the root alone where the tree
+    /// does not reach so high).
+    pub top: Vec<Weighted>,
     /// One per sample.
     pub samples: Vec<StorageSample>,
 }

@@ -188,7 +188,8 @@ impl Engine {
             .map(|k| sample(&held, &tree, &seed, k, shape))
             .collect::<Vec<_>>();
         let samples = samples.into_iter().collect::<Result<_, _>>()?;
-        Ok(StorageWitness { holdings, samples })
+        let top = tree.level(shape.own_holdings_levels() as usize).to_vec();
+        Ok(StorageWitness { holdings, top, samples })
     }
 
     /// The witness of a range sum at the latest root, and the statement it makes: its sum is `C`.

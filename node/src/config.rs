@@ -186,7 +186,7 @@ impl ClusterSettings {
 pub struct ProvingConfig {
     /// Folder of proving and verification keys. Relative to the working directory.
     pub keys_dir: PathBuf,
-    /// Circuit of the storage proof, as `storage/v1/k16-h4-d6-t7`.
+    /// Circuit of the storage proof, as `storage/v2/k16-h4-d6-t7`.
     pub storage: CircuitId,
     /// Range sums proven at once; each takes every core.
     pub range_sums_at_once: u32,

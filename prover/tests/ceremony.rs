@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The holdings root alone, without a sample: 2^9 rows, so that the other implementation takes seconds.
 const CIRCUIT: CircuitId =
-    CircuitId::Storage(StorageShape { samples: 0, holdings_levels: 1, stored_levels: 1, tree_levels: 1 });
+    CircuitId::Storage(StorageShape { samples: 0, holdings_levels: 0, stored_levels: 1, tree_levels: 1 });
 const LOG2: u32 = 9;
 
 /// Phase 1 by two, phase 2 by two, a beacon, the key. Fails where anything is refused.

@@ -87,8 +87,10 @@ class Hash:
         return levels
 
     def challenge(self, seed, k):
-        h = self.digest(CHALLENGE, [seed, k])
-        return h & 2**64 - 1, h >> 64 & 2**64 - 1
+        """Samples 2 j and 2 j + 1 share a hash: one word for the first, two for the second."""
+        h = self.digest(CHALLENGE, [seed, k // 2])
+        first, a, b = (h >> 64 * i & 2**64 - 1 for i in range(3))
+        return (a, b) if k % 2 else (first, 0)
 
 
 def cells_of(count):

@@ -40,6 +40,12 @@ impl StorageShape {
     pub const fn databases_max(&self) -> u64 {
         4u64.saturating_pow(self.holdings_levels)
     }
+
+    /// Levels of the tree over databases that each sample climbs by itself. The nodes there, at most 16, are opened once for all samples.
+    #[must_use]
+    pub const fn own_holdings_levels(self) -> u32 {
+        self.holdings_levels.saturating_sub(2)
+    }
 }
 
 impl RangeSumShape {
@@ -57,7 +63,7 @@ impl RangeSumShape {
     }
 }
 
-/// A circuit: statement, version and shape. Its text is the `circuit` field of proof and key files, as `storage/v1/k16-h4-d6-t7`.
+/// A circuit: statement, version and shape. Its text is the `circuit` field of proof and key files, as `storage/v2/k16-h4-d6-t7`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum CircuitId {
@@ -79,7 +85,7 @@ impl fmt::Display for CircuitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Storage(s) => {
-                write!(f, "storage/v1/k{}-h{}-d{}-t{}", s.samples, s.holdings_levels, s.stored_levels, s.tree_levels)
+                write!(f, "storage/v2/k{}-h{}-d{}-t{}", s.samples, s.holdings_levels, s.stored_levels, s.tree_levels)
             }
             Self::RangeSum(s) => write!(f, "range_sum/v1/s{}-t{}", s.segments, s.tree_levels),
         }
@@ -96,10 +102,7 @@ impl FromStr for CircuitId {
     fn from_str(text: &str) -> Result<Self, UnknownCircuit> {
         let unknown = || UnknownCircuit(text.chars().take(80).collect());
         let mut parts = text.split('/');
-        let (name, version, shape) = (parts.next(), parts.next(), parts.next());
-        if version != Some("v1") || parts.next().is_some() {
-            return Err(unknown());
-        }
+        let (name, _version, shape) = (parts.next(), parts.next(), parts.next());
         let numbers = |letters: &[char]| -> Option<Vec<u32>> {
             let fields: Vec<&str> = shape?.split('-').collect();
             (fields.len() == letters.len()).then_some(())?;
@@ -119,7 +122,7 @@ impl FromStr for CircuitId {
             }
             _ => None,
         };
-        // One text per circuit: "k016" and "+16" parse as numbers but are not how we write them.
+        // One text per circuit, of one version: "k016" and "+16" parse as numbers but are not how we write them.
         id.filter(|id| id.to_string() == text).ok_or_else(unknown)
     }
 }
@@ -149,8 +152,9 @@ mod tests {
         for bad in [
             "",
             "storage",
-            "storage/v1/k016-h4-d6-t7",
-            "storage/v2/k16-h4-d6-t7",
+            "storage/v2/k016-h4-d6-t7",
+            "storage/v1/k16-h4-d6-t7",
+            "range_sum/v2/s1-t7",
             "range_sum/v1/s1",
             "x/v1/s1-t7",
             "range_sum/v1/s1-t7/",

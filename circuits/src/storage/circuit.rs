@@ -1,21 +1,23 @@
 //! Storage statement in R1CS: the prover had the cells that the seed picks from everything under `root`.
 //!
-//! Relation    for each sample k a cell opens, level by level, to a segment root, the stored root, a database root and the sum root;
-//!             its place is the one that `digest(Challenge, [seed, k])` names: even k among all `T` cells, odd k in database
-//!             `floor(a n / 2^64)` at `floor(b stored / 2^64)`. `root` is the holdings root over (n, sum root, T), or, where a
+//! Relation    for each sample k a cell opens, level by level, to a segment root, the stored root, a database root and one of the nodes, at most
+//!             16, that lie two levels below the sum root and are opened to it once for all samples;
+//!             its place is the one that `digest(Challenge, [seed, floor(k / 2)])` names: even k among all `T` cells by its lowest word, odd k
+//!             in database `floor(a n / 2^64)` at `floor(b stored / 2^64)` by the next two. `root` is the holdings root over (n, sum root, T), or, where a
 //!             challenge names one database, that database's root; then n = 1 and T is its stored cells
 //! Public      `[root, T, seed]`, order fixed by `types::statement::Storage`
 //! Witness     cells and paths. The depth of a segment tree follows from the cell count in the segment root, that of the holdings
 //!             from n; that of the stored tree is free, because a segment root is another output word than an inner sum node:
 //!             a path of another length would need one hash to equal another
-//! Counts      every weight beside the path is below 2^40 and T is; sums of a few dozen of them do not wrap, so `stored <= T` is below 2^40
-//!             too. Without it a liar's siblings of weight r - k would move every sample onto cells it kept
+//! Counts      every weight beside the path is below what its level can hold, 2^40 at most, and T is below 2^40; sums of a few dozen of them do
+//!             not wrap, so `stored <= T` is below 2^40 too. Without it a liar's siblings of weight r - k would move every sample onto
+//!             cells it kept
 //! Native      `native.rs`, compared in `tests.rs`
 //! Size        pinned in `circuits/shapes.toml`, checked by the tests
 //! Source      DESIGN sections 4 and 6; `docs/protocol/statements.md`
-//! Deviations  a sibling of weight 0 may carry a digest here, which `crypto::sum_tree` refuses: no sample can land on it
+//! Deviations  a sibling or shared node of weight 0 may carry a digest here, which `crypto::sum_tree` refuses: no sample can land on it
 
-use crate::gadget::{CellValues, canonical_bits, count, fr, levels, open_cell, power, scaled};
+use crate::gadget::{CellValues, canonical_bits, count, fr, levels, open_cell, pick, pick_equals, power, scaled};
 use crate::poseidon2::compress;
 use crate::r1cs::{Cs, Num};
 use crate::{Circuit, WitnessError};
@@ -81,15 +83,61 @@ impl StorageCircuit {
         let not_single = &Num::one() - &single;
         cs.enforce_zero_if("holdings root", &not_single, &(&holdings_root - &root))?;
         let top = cs.select("top", &single, &root, &sum_root)?;
+        let children = self.top(cs, &holdings_active, &top, &total)?;
 
-        let shared = Shared { total, seed, databases, holdings_active, top };
-        for k in 0..self.shape.samples {
-            self.sample(cs, k, &shared)?;
+        let shared = Shared { total, seed, databases, holdings_active, children };
+        for first in (0..self.shape.samples).step_by(2) {
+            let bits = challenge(cs, &shared.seed, first / 2)?;
+            let words: [Num; 3] = std::array::from_fn(|i| Num::from_bits(&bits[64 * i..64 * (i + 1)], 0));
+            for k in first..self.shape.samples.min(first + 2) {
+                self.sample(cs, k, &shared, &words)?;
+            }
         }
         Ok(())
     }
 
-    fn sample(&self, cs: &mut Cs, k: u32, shared: &Shared) -> Result<(), SynthesisError> {
+    /// The nodes under the top levels of the tree over databases, all of them, opened once: each sample picks its own among them.
+    ///
+    /// Levels that are not there have one node, the first, which passes through; the others weigh nothing. A sample's node weighs at least
+    /// one cell, so it cannot be one of those.
+    fn top(&self, cs: &mut Cs, active: &[Num], top: &Num, total: &Num) -> Result<Vec<Weighted>, SynthesisError> {
+        let own = self.shape.own_holdings_levels();
+        let active = &active[own as usize..];
+        let mut children = Vec::new();
+        for i in 0..1usize << (2 * active.len()) {
+            let value = self.witness.as_ref().and_then(|w| w.top.get(i)).copied().unwrap_or_default();
+            let digest = cs.witness("top child", value.0)?;
+            let weight = cs.witness("top child weight", Fr::from(value.1))?;
+            cs.range("top child weight fits its level", &weight, super::holdings_bits(self.shape, own))?;
+            children.push(Weighted { digest, weight });
+        }
+        let mut nodes = children.clone();
+        for there in active {
+            let rest = Num::sum(nodes[1..].iter().map(|node| &node.weight));
+            cs.enforce_zero_if("absent top level weighs nothing", &(&Num::one() - there), &rest)?;
+            let mut above = Vec::with_capacity(nodes.len() / 4);
+            for (i, four) in nodes.chunks(4).enumerate() {
+                let input = std::array::from_fn(|k| if k % 2 == 0 { &four[k / 2].digest } else { &four[k / 2].weight });
+                let digest = compress(cs, NodeKind::Sum, &input.map(Num::clone))?;
+                let weight = cs.name("top node weight", &Num::sum(four.iter().map(|node| &node.weight)))?;
+                let digest = if i == 0 {
+                    cs.select("top level", there, &digest, &four[0].digest)?
+                } else {
+                    // A node over nothing is 0, not the hash of zeros.
+                    let empty = cs.is_zero("top node is empty", &weight)?;
+                    cs.product("top node", &digest, &(&Num::one() - &empty))?
+                };
+                above.push(Weighted { digest, weight });
+            }
+            nodes = above;
+        }
+        cs.enforce_equal("shared digest", &nodes[0].digest, top)?;
+        cs.enforce_equal("shared weight", &nodes[0].weight, total)?;
+        Ok(children)
+    }
+
+    /// `words` are those of the hash that the sample shares with its neighbour: one is the even sample's, two the odd one's.
+    fn sample(&self, cs: &mut Cs, k: u32, shared: &Shared, words: &[Num; 3]) -> Result<(), SynthesisError> {
         let sample = self.witness.as_ref().and_then(|w| w.samples.get(k as usize));
 
         // The cell, up to the segment root. Its depth follows from the cells bound there.
@@ -110,12 +158,14 @@ impl StorageCircuit {
         let mut at = Weighted { digest: segment_root, weight: cells };
         let mut offset = opened.index;
         let mut before = Num::one();
-        for l in 0..self.shape.stored_levels as usize {
+        for l in 0..self.shape.stored_levels {
+            let bits = super::stored_bits(self.shape, l);
+            let l = l as usize;
             let there = cs.boolean("stored level", sample.is_some_and(|s| l < s.stored.levels.len()))?;
             // Levels fill from the bottom: one form for each depth.
             cs.enforce_zero_if("stored level order", &there, &(&Num::one() - &before))?;
             let siblings = Siblings::of(sample.map(|s| &s.stored), l);
-            let (up, skipped, _) = sum_level(cs, &at, &siblings, &there)?;
+            let (up, skipped, _) = sum_level(cs, &at, &siblings, &there, bits)?;
             (at, before) = (up, there);
             offset = &offset + &skipped;
         }
@@ -132,36 +182,48 @@ impl StorageCircuit {
             )?
         };
 
-        // The database, up to the sum root (or nothing at all where there is one database).
+        // The database, up to the node that all samples share (or nothing at all where there is one database).
         let mut at = Weighted { digest: database_root, weight: stored.clone() };
         let offset_in_database = offset.clone();
         let mut place = Num::zero();
-        for (l, there) in shared.holdings_active.iter().enumerate() {
+        let own = self.shape.own_holdings_levels() as usize;
+        for (l, there) in shared.holdings_active[..own].iter().enumerate() {
             let siblings = Siblings::of(sample.map(|s| &s.holdings), l);
-            let (up, skipped, digit) = sum_level(cs, &at, &siblings, there)?;
+            let bits = super::holdings_bits(self.shape, l as u32);
+            let (up, skipped, digit) = sum_level(cs, &at, &siblings, there, bits)?;
             at = up;
             offset = &offset + &skipped;
             place.add_scaled(&digit, power(2 * l as u32));
         }
-        cs.enforce_equal("top digest", &at.digest, &shared.top)?;
-        cs.enforce_equal("top weight", &at.weight, &shared.total)?;
+        let slot = sample.map_or(0, |s| s.holdings.slot) >> (2 * own) & (shared.children.len() as u64 - 1);
+        let digits = cs.bits("top digit", slot.into(), shared.children.len().ilog2())?;
+        let digests: Vec<Num> = shared.children.iter().map(|node| node.digest.clone()).collect();
+        let weights: Vec<Num> = shared.children.iter().map(|node| node.weight.clone()).collect();
+        pick_equals(cs, "top digest", &digests, &digits, &at.digest)?;
+        pick_equals(cs, "top weight", &weights, &digits, &at.weight)?;
+        let before: Vec<Num> = (0..weights.len()).map(|i| Num::sum(&weights[..i])).collect();
+        offset = &offset + &pick(cs, "top before", &before, &digits)?;
+        place.add_scaled(&Num::from_bits(&digits, 0), power(2 * own as u32));
 
         // The place the seed asks for.
-        let start = Num::constant(fr(DigestTag::Challenge.start(2)));
-        let z = Num::zero();
-        let input =
-            [start, shared.seed.clone(), Num::constant(u64::from(k)), z.clone(), z.clone(), z.clone(), z.clone(), z];
-        let challenge = compress(cs, NodeKind::Digest, &input)?;
-        let bits = canonical_bits(cs, "challenge bits", &challenge)?;
-        let [a, b] = [Num::from_bits(&bits[..64], 0), Num::from_bits(&bits[64..128], 0)];
+        let [first, a, b] = words;
         if k.is_multiple_of(2) {
-            scaled(cs, "place by size", &a, &shared.total, &offset)
+            scaled(cs, "place by size", first, &shared.total, &offset)
         } else {
             // A place at or beyond n cannot be asked for, so digits of absent levels are 0.
-            scaled(cs, "database by number", &a, &shared.databases, &place)?;
-            scaled(cs, "place in database", &b, &stored, &offset_in_database)
+            scaled(cs, "database by number", a, &shared.databases, &place)?;
+            scaled(cs, "place in database", b, &stored, &offset_in_database)
         }
     }
+}
+
+/// The bits of the hash that samples `2 pair` and `2 pair + 1` share.
+fn challenge(cs: &mut Cs, seed: &Num, pair: u32) -> Result<Vec<Num>, SynthesisError> {
+    let start = Num::constant(fr(DigestTag::Challenge.start(2)));
+    let z = Num::zero();
+    let input = [start, seed.clone(), Num::constant(u64::from(pair)), z.clone(), z.clone(), z.clone(), z.clone(), z];
+    let challenge = compress(cs, NodeKind::Digest, &input)?;
+    canonical_bits(cs, "challenge bits", &challenge)
 }
 
 impl Circuit for StorageCircuit {
@@ -192,10 +254,12 @@ struct Shared {
     seed: Num,
     databases: Num,
     holdings_active: Vec<Num>,
-    top: Num,
+    /// The nodes that samples pick from, in order.
+    children: Vec<Weighted>,
 }
 
 /// A digest and the cells under it.
+#[derive(Clone)]
 struct Weighted {
     digest: Num,
     weight: Num,
@@ -221,7 +285,7 @@ impl Siblings {
     }
 }
 
-/// One level of a sum tree: the node above `own`, the weight before it, and the digit of its place.
+/// One level of a sum tree, with weights of so many bits: the node above `own`, the weight before it, and the digit of its place.
 ///
 /// The own child is inserted among its siblings by exchanging neighbours: with `m_i` = (digit >= i) and
 /// `p_i = m_i (s_{i-1} - own)`, the children are `own + p_1, s_0 - p_1 + p_2, s_1 - p_2 + p_3, s_2 - p_3`.
@@ -230,6 +294,7 @@ fn sum_level(
     own: &Weighted,
     siblings: &Siblings,
     there: &Num,
+    bits: u32,
 ) -> Result<(Weighted, Num, Num), SynthesisError> {
     let digits = cs.bits("sum digit", siblings.digit.into(), 2)?;
     let digit = Num::from_bits(&digits, 0);
@@ -241,7 +306,7 @@ fn sum_level(
     for (digest, weight) in siblings.others {
         digests.push(cs.witness("sum sibling", digest)?);
         let weight = cs.witness("sum weight", Fr::from(weight))?;
-        count(cs, "sum weight below 2^40", &weight)?;
+        cs.range("sum weight fits its level", &weight, bits)?;
         weights.push(weight);
     }
     let insert = |cs: &mut Cs, own: &Num, s: &[Num]| -> Result<([Num; 4], Num), SynthesisError> {
@@ -260,7 +325,7 @@ fn sum_level(
     let parent = compress(cs, NodeKind::Sum, &[d0, w0, d1, w1, d2, w2, d3, w3])?;
     let digest = cs.select("sum level", there, &parent, &own.digest)?;
     let added = Num::sum(&weights);
-    // Three weights below 2^40 add up to 0 only where each is 0; then nothing stands before either.
+    // Three weights that do not wrap add up to 0 only where each is 0; then nothing stands before either.
     cs.enforce_zero_if("absent level weighs nothing", &(&Num::one() - there), &added)?;
     let weight = cs.name("sum total", &(&own.weight + &added))?;
     Ok((Weighted { digest, weight }, before, digit))

@@ -1,6 +1,7 @@
 //! The storage statement natively: the twin of `circuit.rs`, and the place that says what is wrong with a witness.
 
 use crate::WitnessError;
+use fluence_crypto::sum_tree::{SumPath, SumTree};
 use fluence_crypto::tree::Path;
 use fluence_crypto::witness::{StorageSample, StorageWitness};
 use fluence_crypto::{field, roots, seed, sum_tree, tree};
@@ -33,6 +34,15 @@ pub fn check_storage(shape: StorageShape, statement: &Storage, witness: &Storage
     };
     let holdings_levels = sum_levels(databases);
     fits("holdings", holdings_levels, shape.holdings_levels)?;
+    let own_levels = shape.own_holdings_levels();
+    if witness.top.len() as u64 != databases.div_ceil(1 << (2 * own_levels)).max(1)
+        || SumTree::new(witness.top.clone()).root() != (field::from_bytes(&top), statement.total_cells)
+    {
+        return Err(WitnessError::Statement("the nodes that the samples share do not make the root"));
+    }
+    if witness.top.iter().any(|(_, weight)| weight >> super::holdings_bits(shape, own_levels) != 0) {
+        return Err(WitnessError::Statement("a database is larger than the shape holds"));
+    }
     for (k, sample) in witness.samples.iter().enumerate() {
         let wrong = |why: String| WitnessError::Sample { sample: k, why };
         fits("segment", segment_levels(sample.segment.cells), shape.tree_levels)?;
@@ -44,6 +54,8 @@ pub fn check_storage(shape: StorageShape, statement: &Storage, witness: &Storage
             )));
         }
         let (in_database, total) = climb(sample, &field::from_bytes(&top), statement.total_cells).map_err(wrong)?;
+        weights_fit(&sample.stored, |level| super::stored_bits(shape, level)).map_err(wrong)?;
+        weights_fit(&sample.holdings, |level| super::holdings_bits(shape, level)).map_err(wrong)?;
         let (a, b) = seed::challenge(&field::from_bytes(&statement.seed), k as u64);
         let asked = |what: &str, want: u64, got: u64| {
             if want == got { Ok(()) } else { Err(wrong(format!("{what} {want} is asked for, {got} is opened"))) }
@@ -73,6 +85,16 @@ fn climb(s: &StorageSample, top: &ark_bls12_381::Fr, total: u64) -> Result<(u64,
         .map_err(|e| format!("database: {e}"))?;
     let in_database = before + s.cell.index;
     Ok((in_database, databases_before + in_database))
+}
+
+/// A segment beside the path may be larger than the shape holds, though the path's own is not.
+fn weights_fit(path: &SumPath, bits: impl Fn(u32) -> u32) -> Result<(), String> {
+    for (level, children) in (0..).zip(&path.levels) {
+        if let Some((_, weight)) = children.iter().find(|(_, weight)| weight >> bits(level) != 0) {
+            return Err(format!("a weight of {weight} at level {level}, which has {} bits", bits(level)));
+        }
+    }
+    Ok(())
 }
 
 fn fits(what: &'static str, levels: usize, shape: u32) -> Result<(), WitnessError> {

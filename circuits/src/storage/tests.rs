@@ -2,7 +2,7 @@ use crate::fixture::{self, Database, Owed, Segment};
 use crate::violation::{assert_caught, assert_inputs_bound, assert_no_free_witness, broken, lie};
 use crate::{Circuit, StorageCircuit, WitnessError};
 use ark_bls12_381::Fr;
-use ark_ff::{BigInteger, One, PrimeField, Zero};
+use ark_ff::{BigInteger, Field, One, PrimeField, Zero};
 use fluence_crypto::sum_tree::SumPath;
 use fluence_crypto::tree::insert;
 use fluence_crypto::witness::{StorageSample, StorageWitness};
@@ -29,7 +29,8 @@ fn single(databases: &[Database], seed: u64, place: u64) -> (Storage, StorageWit
     let db = &databases[0];
     let root = HoldingsRoot::from_field(roots::db_root(&db.preimage).to_field());
     let statement = Storage { root, total_cells: db.preimage.stored_cells, seed: FieldBytes::from_u64(seed) };
-    let witness = StorageWitness { holdings: None, samples: vec![fixture::sample(databases, 0, place)] };
+    let top = vec![(field::from_bytes(&root.to_field()), statement.total_cells)];
+    let witness = StorageWitness { holdings: None, top, samples: vec![fixture::sample(databases, 0, place)] };
     (statement, witness)
 }
 
@@ -142,6 +143,68 @@ fn rejects_another_database_or_another_place_in_it() {
     let elsewhere = (database + 1) % 3;
     other.samples[1] = fixture::sample(&dbs, elsewhere, seed::scale(b, dbs[elsewhere as usize].preimage.stored_cells));
     assert_caught(&of(StorageShape::TINY, (statement, other)), &[], &["database by number"]);
+}
+
+#[test]
+fn rejects_the_word_of_one_sample_and_the_hash_of_one_pair_for_another() {
+    let dbs = fixture::databases();
+    let shape = StorageShape { samples: 4, ..StorageShape::TINY };
+    let total: u64 = dbs.iter().map(|db| db.preimage.stored_cells).sum();
+    let word = |seed: u64, pair: u64, i: usize| {
+        poseidon2::digest(DigestTag::Challenge, &[Fr::from(seed), Fr::from(pair)]).into_bigint().0[i]
+    };
+    let in_database = |a: u64, b: u64| {
+        let database = seed::scale(a, 3);
+        (database, seed::scale(b, dbs[database as usize].preimage.stored_cells))
+    };
+    // A seed for which no two of the words below ask for the same.
+    let odd = |s: u64| [in_database(word(s, 0, 1), word(s, 0, 2)), in_database(word(s, 0, 0), word(s, 0, 1))];
+    let even = |s: u64| [word(s, 1, 0), word(s, 0, 0), word(s, 1, 1), word(s, 2, 0)].map(|w| seed::scale(w, total));
+    let differs = |s: &u64| odd(*s)[0] != odd(*s)[1] && even(*s)[1..].iter().all(|place| *place != even(*s)[0]);
+    let seed = (0..100).find(differs).unwrap();
+    let (statement, w) = fixture::storage(shape, &dbs, Owed::Holdings, FieldBytes::from_u64(seed));
+    assert_caught(&of(shape, (statement, w.clone())), &[], &[]);
+    assert_eq!(of(shape, (statement, w.clone())).check(), Ok(()));
+    // Sample 1 answers where the word of sample 0 and the one after it point.
+    let mut liar = w.clone();
+    let (database, place) = odd(seed)[1];
+    liar.samples[1] = fixture::sample(&dbs, database, place);
+    let caught = broken(&of(shape, (statement, liar)), &[]);
+    assert!(caught.contains("database by number") || caught.contains("place in database"), "{caught:?}");
+    // Sample 2 answers where the first pair's hash, another word of its own, and the hash of the pair numbered by the sample point.
+    for wrong in &even(seed)[1..] {
+        let mut liar = w.clone();
+        let at = (0..3).scan(0, |sum, i| {
+            let start = *sum;
+            *sum += dbs[i as usize].preimage.stored_cells;
+            Some((i, start, *sum))
+        });
+        let (database, start, _) = at.into_iter().find(|(_, start, end)| (*start..*end).contains(wrong)).unwrap();
+        liar.samples[2] = fixture::sample(&dbs, database, wrong - start);
+        assert_caught(&of(shape, (statement, liar)), &[], &["place by size"]);
+    }
+}
+
+#[test]
+fn bits_are_those_of_an_integer_whose_top_is_below_that_of_r() {
+    let rest = Fr::MODULUS_BIT_SIZE - crate::gadget::TOP_BITS;
+    let mut top = Fr::MODULUS;
+    top >>= rest;
+    top <<= rest;
+    let satisfied = |x: Fr| {
+        let inner = ark_relations::gr1cs::ConstraintSystem::new_ref();
+        let mut cs = crate::r1cs::Cs::new(inner.clone());
+        let x = cs.witness("x", x).unwrap();
+        crate::gadget::canonical_bits(&mut cs, "bits", &x).unwrap();
+        inner.is_satisfied().unwrap()
+    };
+    let first = Fr::from_bigint(top).unwrap();
+    for x in [Fr::zero(), Fr::one(), first - Fr::one(), Fr::from(u64::MAX).square()] {
+        assert!(satisfied(x), "{x}");
+    }
+    for x in [first, first + Fr::one(), -Fr::one()] {
+        assert!(!satisfied(x), "{x}");
+    }
 }
 
 #[test]
@@ -284,6 +347,7 @@ fn rejects_stored_levels_out_of_order_and_weights_on_absent_levels() {
     w.samples[0].db = db.preimage;
     statement.total_cells = 25;
     statement.root = HoldingsRoot::from_field(roots::db_root(&db.preimage).to_field());
+    w.top = vec![(field::from_bytes(&statement.root.to_field()), 25)];
     assert_caught(&of(ONE, (statement, w.clone())), &[lie("sum weight", 0, 20u64)], &["absent level weighs nothing"]);
     // Without the surplus neither the count nor the digest that binds it comes out.
     assert_caught(&of(ONE, (statement, w)), &[], &["top digest", "top weight"]);
@@ -306,7 +370,8 @@ fn weighted(weight: Fr, total: u64, seed: u64) -> (Storage, StorageWitness) {
     let stored = SumPath { slot: 0, levels: vec![[(own, 64), (Fr::from(77u64), small), (z, 0), (z, 0)]] };
     let cell = segment.open(asked(&statement, 0, total).min(63));
     let sample = StorageSample { cell, segment: segment.preimage, stored, db, holdings: SumPath::single() };
-    (statement, StorageWitness { holdings: None, samples: vec![sample] })
+    let top = vec![(field::from_bytes(&root.to_field()), total)];
+    (statement, StorageWitness { holdings: None, top, samples: vec![sample] })
 }
 
 #[test]
@@ -317,21 +382,138 @@ fn rejects_a_wrapped_count() {
     for k in [1u64, 5, 63] {
         let wrapped = -Fr::from(k);
         let made = of(ONE, weighted(wrapped, 64 - k, 3));
-        assert_caught(&made, &[lie("sum weight", 0, wrapped)], &["sum weight below 2^40"]);
+        assert_caught(&made, &[lie("sum weight", 0, wrapped)], &["sum weight fits its level"]);
         assert!(made.check().is_err());
     }
-    // Too large rather than wrapped.
+    // Too large for the level rather than wrapped, though far below 2^40: 2^7 cells where a level of the shape's has at most 2^6.
+    let place = |weight: u64| seed_for(64 + weight, |p| p < 64);
+    assert_caught(&of(ONE, weighted(Fr::from(127u64), 64 + 127, place(127))), &[], &[]);
+    let made = of(ONE, weighted(Fr::from(128u64), 64 + 128, place(128)));
+    assert_caught(&made, &[], &["sum weight fits its level"]);
+    assert!(made.check().is_err());
+    // Too large for any.
     let large = Fr::from(1u64 << 40);
     let made = of(ONE, weighted(large, (1 << 40) + 64, seed));
     let caught = broken(&made, &[]);
-    assert!(caught.contains("sum weight below 2^40") && caught.contains("T below 2^40"), "{caught:?}");
+    assert!(caught.contains("sum weight fits its level") && caught.contains("T below 2^40"), "{caught:?}");
 }
 
 #[test]
-fn rejects_a_total_of_2_to_the_40_alone() {
+fn rejects_a_total_of_2_to_the_40() {
     // 2^40 cells, one more than may be, out of weights that are each below it; the place is 2^34 seeds away, so it is wrong as well.
-    let made = of(ONE, weighted(Fr::from((1u64 << 40) - 64), 1 << 40, 1));
-    assert_caught(&made, &[], &["T below 2^40", "place by size"]);
+    let wide = StorageShape { tree_levels: 13, ..ONE };
+    let made = of(wide, weighted(Fr::from((1u64 << 40) - 64), 1 << 40, 1));
+    assert_caught(&made, &[], &["T below 2^40", "place by size", "top child weight fits its level"]);
+}
+
+#[test]
+fn rejects_a_database_beside_the_path_that_is_larger_than_the_shape_holds() {
+    let (statement, w) = honest(ONE, 2);
+    let mut liar = w;
+    let beside = (0..3).find(|i| *i as u64 != liar.samples[0].holdings.slot).unwrap();
+    liar.top[beside].1 = 1 << 9; // 4 segments of 64 cells are 2^8
+    let caught = broken(&of(ONE, (statement, liar.clone())), &[]);
+    assert!(caught.contains("top child weight fits its level"), "{caught:?}");
+    assert!(super::check_storage(ONE, &statement, &liar).is_err());
+}
+
+// --- the nodes that samples share
+
+/// Databases of one small segment each.
+fn many(count: u8) -> Vec<Database> {
+    (0..count).map(|i| Database::new(i, vec![Segment::plain(u64::from(i), 1 + u64::from(i % 3))])).collect()
+}
+
+#[test]
+fn honest_witnesses_satisfy_trees_of_databases_of_every_depth() {
+    for (holdings_levels, counts) in [(2, &[1, 4, 5, 16][..]), (3, &[1, 3, 7, 17, 64]), (4, &[2, 16, 33, 66])] {
+        let shape = StorageShape { holdings_levels, ..StorageShape::TINY };
+        for count in counts {
+            let dbs = many(*count);
+            let made = fixture::storage(shape, &dbs, Owed::Holdings, FieldBytes::from_u64(u64::from(*count)));
+            let circuit = of(shape, made);
+            assert_eq!(circuit.check(), Ok(()), "{count} databases");
+            assert_caught(&circuit, &[], &[]);
+        }
+        let single = of(shape, fixture::storage(shape, &many(1), Owed::Single(0), FieldBytes::ZERO));
+        assert_caught(&single, &[], &[]);
+    }
+    let shape = StorageShape { holdings_levels: 3, ..StorageShape::TINY };
+    let made = fixture::storage(shape, &many(17), Owed::Holdings, FieldBytes::from_u64(1));
+    assert_inputs_bound(&of(shape, made.clone()), StorageCircuit::set_input);
+    assert_no_free_witness(&of(shape, made), 0);
+}
+
+#[test]
+fn rejects_lies_about_the_shared_nodes() {
+    let shape = StorageShape { holdings_levels: 2, ..ONE };
+    let (statement, w) = fixture::storage(shape, &many(5), Owed::Holdings, FieldBytes::from_u64(3));
+    let circuit = of(shape, (statement, w.clone()));
+    assert_caught(&circuit, &[], &[]);
+    let slot = w.samples[0].holdings.slot as usize;
+    // Another child than the sample's: neither its digest nor, as a rule, its weight.
+    for other in (0..16usize).filter(|i| *i != slot) {
+        assert!(broken(&circuit, &[lie("top digit", 0, other as u64)]).contains("top digest"), "child {other}");
+    }
+    // The children in another order, so that the sample's stands elsewhere.
+    let mut liar = w.clone();
+    liar.top.rotate_left(1);
+    liar.samples[0].holdings.slot = (slot as u64 + 4) % 5;
+    assert!(broken(&of(shape, (statement, liar.clone())), &[]).contains("shared digest"));
+    assert!(super::check_storage(shape, &statement, &liar).is_err());
+    // A child left out.
+    let mut liar = w.clone();
+    liar.top.pop();
+    let caught = broken(&of(shape, (statement, liar.clone())), &[]);
+    assert!(caught.contains("shared digest") && caught.contains("shared weight"), "{caught:?}");
+    assert!(super::check_storage(shape, &statement, &liar).is_err());
+    // Weight moved from one child to another, which moves the places of those between.
+    let mut liar = w.clone();
+    (liar.top[0].1, liar.top[1].1) = (liar.top[0].1 + 1, liar.top[1].1 - 1);
+    assert!(broken(&of(shape, (statement, liar)), &[]).contains("shared digest"));
+    // Every value that the choice and the nodes are made of.
+    for (name, count) in [
+        ("top child", 8),
+        ("top child weight", 16),
+        ("top node weight", 5),
+        ("top level", 2),
+        ("top node is empty", 3),
+        ("top node", 3),
+        ("top digest", 14),
+        ("top weight", 14),
+        ("top before", 15),
+    ] {
+        for occurrence in 0..count {
+            assert!(!broken(&circuit, &[lie(name, occurrence, 123_456u64)]).is_empty(), "{name} {occurrence}");
+        }
+    }
+    // A child in a node over nothing may carry a digest: it weighs nothing, so no sample can pick it.
+    assert_caught(&circuit, &[lie("top child", 8, 123_456u64)], &[]);
+    // A node over nothing is 0: the hash of zeros would be another root.
+    let zeros = poseidon2::compress(NodeKind::Sum, &[Fr::zero(); 8]);
+    assert!(broken(&circuit, &[lie("top node", 1, zeros)]).contains("top node"));
+    assert!(broken(&circuit, &[lie("top node is empty", 1, 0u64)]).contains("top node is empty"));
+    assert!(broken(&circuit, &[lie("top node is empty", 0, 1u64)]).contains("top node is empty"));
+}
+
+#[test]
+fn rejects_cells_on_top_levels_that_are_not_there() {
+    // One database, of which the node claims five cells more, as the weight of a neighbour that no hash binds.
+    let shape = StorageShape { holdings_levels: 2, ..ONE };
+    let dbs = [Database::new(1, vec![Segment::plain(2, 64)])];
+    for beside in [1usize, 3, 4, 15] {
+        let (mut statement, mut w) = fixture::storage(shape, &dbs, Owed::Holdings, FieldBytes::ZERO);
+        let h = w.holdings.as_mut().unwrap();
+        h.total_cells += 5;
+        (statement.total_cells, statement.root) = (h.total_cells, roots::holdings_root(h));
+        statement.seed = FieldBytes::from_u64(seed_for(69, |p| p < 64));
+        w.samples[0] = fixture::sample(&dbs, 0, asked(&statement, 0, 69));
+        w.top.resize(beside, (Fr::zero(), 0));
+        w.top.push((Fr::zero(), 5));
+        let circuit = of(shape, (statement, w));
+        assert_caught(&circuit, &[], &["absent top level weighs nothing"]);
+        assert!(circuit.check().is_err());
+    }
 }
 
 #[test]
@@ -384,9 +566,9 @@ fn rejects_holdings_whose_total_is_not_the_sum() {
     });
     if let Some((i, start, _)) = database.into_iter().find(|(_, start, end)| (*start..*end).contains(&place)) {
         w.samples[0] = fixture::sample(&dbs, i as u64, place - start);
-        assert_caught(&of(ONE, (statement, w)), &[], &["top weight"]);
+        assert_caught(&of(ONE, (statement, w)), &[], &["shared weight"]);
     } else {
-        assert!(broken(&of(ONE, (statement, w)), &[]).contains("top weight"));
+        assert!(broken(&of(ONE, (statement, w)), &[]).contains("shared weight"));
     }
 }
 
@@ -520,13 +702,14 @@ fn constraints_of_the_production_shape_are_counted_by_purpose() {
     StorageCircuit::blank(StorageShape::PRODUCTION).synthesize(&mut cs).unwrap();
     let purpose = |name: &str| match name {
         "poseidon2" => "hashing",
-        "sum weight below 2^40" => "weights of siblings",
+        "sum weight fits its level" | "top child weight fits its level" => "weights of siblings",
         "challenge bits" | "canonical" => "bits of the challenge",
         "place by size" | "database by number" | "place in database" => "places",
         "tree child" | "tree level" | "cell index" | "cell index below cells" => "path in the segment",
         _ if name.starts_with("sum ") || name.contains("level") || name.starts_with("segment cells") => {
             "paths of sums, depth"
         }
+        _ if name.starts_with("top ") || name.starts_with("shared ") => "choice among the shared nodes",
         _ => "other",
     };
     let mut counts = std::collections::BTreeMap::new();
@@ -536,5 +719,5 @@ fn constraints_of_the_production_shape_are_counted_by_purpose() {
         let shown = page.lines().find_map(|l| l.strip_prefix(&format!("| {purpose} | "))?.split(' ').next());
         assert_eq!(shown.map(|s| s.replace(',', "")), Some(count.to_string()), "{purpose} of {counts:?}");
     }
-    assert_eq!(counts.values().sum::<usize>(), 154_321);
+    assert_eq!(counts.values().sum::<usize>(), 130_804);
 }

@@ -24,7 +24,7 @@ interface IEpochProofs {
         uint64 proofBlocks;
         /// @dev Proofs a node owes each epoch for its holdings: proof indices are below it. A named database has index 0 only.
         uint16 proofsPerEpoch;
-        /// @dev The storage circuit's shape; its verifier is pinned for circuit id `storage/v1/k..-h..-d..-t..`.
+        /// @dev The storage circuit's shape; its verifier is pinned for circuit id `storage/v2/k..-h..-d..-t..`.
         StorageShape shape;
         /// @dev Collateral for each started page of 64 cells, in 1e-18 FLU.
         uint96 stakePerPage;

@@ -208,7 +208,7 @@ fn a_ceremony_ends_in_a_key_that_proves_and_is_not_marked_insecure() {
         proof_index: 0,
     };
     let (statement, witness) =
-        fixture::storage(SHAPE, &fixture::databases(), Owed::Holdings, seed::storage_seed(&parts));
+        fixture::storage(SHAPE, &fixture::databases()[1..2], Owed::Holdings, seed::storage_seed(&parts));
     let circuit = StorageCircuit::new(SHAPE, statement, witness);
     let inputs = circuit.public_inputs().unwrap();
     let proved = prove(&keys, circuit, &mut rng(10)).unwrap();
