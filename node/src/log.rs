@@ -20,6 +20,9 @@ pub enum SubmitError {
     /// The database is not kept here, and the operation does not create it.
     #[error("database {0} is not kept here")]
     UnknownDatabase(DatabaseId),
+    /// The database was behind and its replica does not run: a snapshot is being fetched.
+    #[error("database {0} is being brought forward by a snapshot; ask another member, or later")]
+    Away(DatabaseId),
     /// The operation can never be ordered here.
     #[error("{0}")]
     Refused(String),

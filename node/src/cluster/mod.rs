@@ -249,7 +249,10 @@ impl Log for ClusterLog {
             }
             return self.create(op).await;
         }
-        let replica = self.replica(db).ok_or(SubmitError::UnknownDatabase(db))?;
+        let replica = self.replica(db).ok_or_else(|| match self.engine.checkpoint(db) {
+            Some(_) => SubmitError::Away(db),
+            None => SubmitError::UnknownDatabase(db),
+        })?;
         replica.submit(op).await.map_err(|e| match e {
             ReplicaError::Refused(why) => SubmitError::Refused(why),
             ReplicaError::Busy(_) | ReplicaError::Expired => SubmitError::Busy(replica.status().waiting),

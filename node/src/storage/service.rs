@@ -162,7 +162,11 @@ impl<L: Log> Service<L> {
                 Ok(Response::Noted)
             }
             Request::Cluster { db } => {
-                let status = self.log.cluster(db).ok_or(OpenRefusal::UnknownDatabase(db))?;
+                let absent = || match self.engine.checkpoint(db) {
+                    Some(_) => Refusal::Busy(SubmitError::Away(db).to_string()),
+                    None => OpenRefusal::UnknownDatabase(db).into(),
+                };
+                let status = self.log.cluster(db).ok_or_else(absent)?;
                 Ok(Response::Cluster(Box::new(status)))
             }
             Request::Follow { db, epoch, members, peers } => {
@@ -271,7 +275,7 @@ impl<L: Log> Service<L> {
         let (receipt, certificate) = self.log.submit(op).await.map_err(|e| match e {
             SubmitError::UnknownDatabase(db) => Refusal::Open(OpenRefusal::UnknownDatabase(db)),
             SubmitError::Refused(why) => Refusal::Operation(why),
-            SubmitError::Busy(_) => Refusal::Busy(e.to_string()),
+            SubmitError::Busy(_) | SubmitError::Away(_) => Refusal::Busy(e.to_string()),
             SubmitError::Stopped(why) => Refusal::Open(OpenRefusal::Internal(why)),
         })?;
         Ok(Response::Submit { receipt, certificate })

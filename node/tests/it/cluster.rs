@@ -9,7 +9,7 @@ use fluence_types::block::{Certificate, Members};
 use fluence_types::codec::Bounded;
 use fluence_types::op::{Delivery, Op, OpReceipt, SignedOp, SignedReceipt};
 use fluence_types::{DatabaseId, Height, NodeId};
-use fluence_wire::message::{Addresses, ClusterStatus};
+use fluence_wire::message::{Addresses, ClusterStatus, Refusal};
 use fluence_wire::{Request, Response};
 use std::path::Path;
 use std::sync::Arc;
@@ -157,11 +157,16 @@ impl World {
     async fn level(&self, i: usize, height: Height) -> ClusterStatus {
         let begun = std::time::Instant::now();
         loop {
-            let status = self.status(i).await;
-            if status.height >= height && status.missing_segments == 0 {
-                return status;
+            let answer = self.places[i].peer.ask(Request::Cluster { db: self.db }).await.unwrap();
+            match &answer {
+                Response::Cluster(status) if status.height >= height && status.missing_segments == 0 => {
+                    return (**status).clone();
+                }
+                // While a snapshot is fetched.
+                Response::Cluster(_) | Response::Refused(Refusal::Busy(_)) => {}
+                other => panic!("{other:?}"),
             }
-            assert!(begun.elapsed() < PATIENCE, "{status:?}");
+            assert!(begun.elapsed() < PATIENCE, "{answer:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
