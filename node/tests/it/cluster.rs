@@ -146,13 +146,6 @@ impl World {
         }
     }
 
-    async fn status(&self, i: usize) -> ClusterStatus {
-        match self.places[i].peer.get(Request::Cluster { db: self.db }).await {
-            Response::Cluster(status) => *status,
-            other => panic!("{other:?}"),
-        }
-    }
-
     /// Waits until node `i` has executed `height` and lacks no segment.
     async fn level(&self, i: usize, height: Height) -> ClusterStatus {
         let begun = std::time::Instant::now();
