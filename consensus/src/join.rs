@@ -180,6 +180,12 @@ impl Known {
         certified.collect::<BTreeSet<_>>().into_iter().rev().take(HEADS_MAX).collect()
     }
 
+    /// Whether the certificates of a height's root and block are here: until then, who has the snapshot is asked for them again.
+    fn is_certified(&self, height: Height) -> bool {
+        let of_height = || self.heads().map(|(_, head)| head).filter(|head| head.height == height);
+        of_height().any(|head| head.root_certificate.is_some()) && of_height().any(|head| head.floor.is_some())
+    }
+
     fn keep(&mut self, node: NodeId, head: SnapshotHead) {
         let heads = self.said.entry(node).or_default();
         heads.insert(head.height, head);
@@ -302,7 +308,8 @@ impl<E: Runtime, B: Blocker<PublicKey = Identity>> Newcomer<'_, E, B> {
         let mut asks = Vec::new();
         for peer in &self.peers {
             asks.push((peer.clone(), Ask::Head(at_least)));
-            let has = |height: &Height| known.said.get(&node_id(peer)).is_some_and(|h| h.contains_key(height));
+            let said = known.said.get(&node_id(peer));
+            let has = |height: &Height| known.is_certified(*height) && said.is_some_and(|h| h.contains_key(height));
             asks.extend(named.iter().filter(|height| !has(height)).map(|h| (peer.clone(), Ask::HeadAt(*h))));
         }
         let (fetch, clock) = (&self.fetch, self.clock);
