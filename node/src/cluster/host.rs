@@ -41,6 +41,8 @@ pub struct ClusterConfig {
     pub timing: Timing,
     /// Blocks of a log that are kept for members that were away.
     pub keep_blocks: u64,
+    /// Most databases.
+    pub databases_max: u64,
     /// Threads of the runtime.
     pub threads: usize,
 }

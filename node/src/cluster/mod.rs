@@ -53,6 +53,7 @@ pub struct ClusterLog {
     commands: mpsc::UnboundedSender<Command>,
     /// Databases are created one after the other.
     creating: tokio::sync::Mutex<()>,
+    databases_max: u64,
 }
 
 impl ClusterLog {
@@ -71,6 +72,7 @@ impl ClusterLog {
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let hosted = Replicas::default();
         let (commands, inbox) = mpsc::unbounded_channel();
+        let databases_max = config.databases_max;
         let host = host::Host {
             engine: Arc::clone(&engine),
             key: Arc::clone(&key),
@@ -82,7 +84,7 @@ impl ClusterLog {
             failed,
         };
         let thread = std::thread::Builder::new().name("fluence-cluster".to_owned()).spawn(move || host.run(inbox))?;
-        Ok((Self { engine, key, hosted, commands, creating: tokio::sync::Mutex::default() }, thread))
+        Ok((Self { engine, key, hosted, commands, creating: tokio::sync::Mutex::default(), databases_max }, thread))
     }
 
     /// Starts a replica for every database that is here.
@@ -117,6 +119,11 @@ impl ClusterLog {
         let (db, id) = (op.unsigned().db, op.id());
         let stopped = |why: &dyn std::fmt::Display| SubmitError::Stopped(why.to_string());
         if self.engine.checkpoint(db).is_none() {
+            // Looked at before, but others may have been created since.
+            let here = self.engine.databases().len() as u64;
+            if here >= self.databases_max {
+                return Err(SubmitError::Refused(format!("this node keeps {here} databases, its limit")));
+            }
             let block = genesis(op);
             let engine = Arc::clone(&self.engine);
             let made = tokio::task::spawn_blocking(move || {

@@ -194,6 +194,7 @@ impl StorageNode {
             evidence: dir.evidence(),
             timing: config.cluster.timing(),
             keep_blocks: config.cluster.keep_blocks,
+            databases_max: u64::from(config.store.databases_max).min(shape.databases_max()),
             threads: config.cluster.threads.max(1) as usize,
         };
         let seats = Arc::new(Groth16Seats { prover: Arc::clone(&prover), runtime: tokio::runtime::Handle::current() });

@@ -19,7 +19,7 @@ use fluence_wire::{Request, Response};
 use std::path::Path;
 
 /// A circuit that is made in no time, over trees that hold what the tests write.
-pub const SHAPE: StorageShape = StorageShape { samples: 2, holdings_levels: 1, stored_levels: 3, tree_levels: 5 };
+pub const SHAPE: StorageShape = StorageShape { samples: 2, holdings_levels: 3, stored_levels: 3, tree_levels: 5 };
 
 /// A key that follows from a number.
 pub fn key(n: u8) -> NodeKey {
