@@ -90,7 +90,9 @@ async fn a_restarted_node_has_every_acknowledged_operation_and_the_upload_in_pro
     let node = start(&config).await.unwrap();
     assert_eq!(node.run_file().node, run.node);
     owner.peer = Peer::new(103, &node).await;
-    assert_eq!(owner.snapshot().await.certificate, certificate);
+    // On a slow machine an empty block, which keeps the root, may have followed.
+    let (now, then) = (owner.snapshot().await.certificate.checkpoint(), certificate.checkpoint());
+    assert!(now.height >= then.height && now.root == then.root, "{now:?} after {then:?}");
     let resumed = owner.peer.get(Request::UploadBegin { db: owner.db, segment: second.preimage }).await;
     assert!(matches!(resumed, Response::Upload { have } if have > 0 && have <= 100_000), "{resumed:?}");
     owner.append(&second, 1).await;
