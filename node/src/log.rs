@@ -34,6 +34,13 @@ pub enum SubmitError {
     Stopped(String),
 }
 
+impl SubmitError {
+    /// Why a database has no replica that runs.
+    pub(crate) fn absent(engine: &Engine, db: DatabaseId) -> Self {
+        if engine.checkpoint(db).is_some() { Self::Away(db) } else { Self::UnknownDatabase(db) }
+    }
+}
+
 /// Orders operations and certifies roots.
 pub trait Log: Send + Sync + 'static {
     /// Orders an operation; returns when it is in an executed block, with a certified root at or after it. Given twice, an operation is

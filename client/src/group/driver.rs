@@ -461,7 +461,7 @@ impl<T: Transport> GroupDriver<T> {
             let overtaken = start_over(&error) || matches!(error, ClientError::Op(OpRefusal::Repeated(_)));
             undone &= error.is_undone();
             let full = matches!(error, ClientError::Op(OpRefusal::Full { .. }));
-            if undone && !overtaken && !(full && attempt < self.options.retry.attempts) {
+            if undone && !overtaken && !full {
                 return Settled::Failed(error);
             }
             if let Ok(snapshot) = session.catalogue(&db, part.handle.projection).await {

@@ -42,7 +42,7 @@ pub struct ClusterConfig {
     /// Blocks of a log that are kept for members that were away.
     pub keep_blocks: u64,
     /// Most databases.
-    pub databases_max: u64,
+    pub databases_max: usize,
     /// Threads of the runtime.
     pub threads: usize,
 }

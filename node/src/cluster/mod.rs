@@ -53,7 +53,7 @@ pub struct ClusterLog {
     commands: mpsc::UnboundedSender<Command>,
     /// Databases are created one after the other.
     creating: tokio::sync::Mutex<()>,
-    databases_max: u64,
+    databases_max: usize,
 }
 
 impl ClusterLog {
@@ -120,7 +120,7 @@ impl ClusterLog {
         let stopped = |why: &dyn std::fmt::Display| SubmitError::Stopped(why.to_string());
         if self.engine.checkpoint(db).is_none() {
             // Looked at before, but others may have been created since.
-            let here = self.engine.databases().len() as u64;
+            let here = self.engine.databases().len();
             if here >= self.databases_max {
                 return Err(SubmitError::Refused(format!("this node keeps {here} databases, its limit")));
             }
@@ -256,10 +256,7 @@ impl Log for ClusterLog {
             }
             return self.create(op).await;
         }
-        let replica = self.replica(db).ok_or_else(|| match self.engine.checkpoint(db) {
-            Some(_) => SubmitError::Away(db),
-            None => SubmitError::UnknownDatabase(db),
-        })?;
+        let replica = self.replica(db).ok_or_else(|| SubmitError::absent(&self.engine, db))?;
         replica.submit(op).await.map_err(|e| match e {
             ReplicaError::Refused(why) => SubmitError::Refused(why),
             ReplicaError::Busy(_) | ReplicaError::Expired => SubmitError::Busy(replica.status().waiting),

@@ -151,12 +151,15 @@ impl StorageNode {
     }
 
     pub(crate) async fn start_with(
-        config: StorageConfig,
+        mut config: StorageConfig,
         chain: Option<Arc<dyn Chain>>,
         prepare: &mut (dyn FnMut(&Prepared<'_>) -> Result<(), NodeError> + Send),
     ) -> Result<Self, NodeError> {
         config.check()?;
         let shape = config.proving.storage_shape()?;
+        // More than one storage proof covers could not be proven.
+        let provable = u32::try_from(shape.databases_max()).unwrap_or(u32::MAX);
+        config.store.databases_max = config.store.databases_max.min(provable);
         if let Some(info) = chain.as_ref().map(|c| c.info()).filter(|info| info.shape != shape) {
             let why = format!("is {}, the chain's is {}", config.proving.storage, CircuitId::Storage(info.shape));
             return Err(ConfigError::Value { key: "proving.storage", why }.into());
@@ -194,7 +197,7 @@ impl StorageNode {
             evidence: dir.evidence(),
             timing: config.cluster.timing(),
             keep_blocks: config.cluster.keep_blocks,
-            databases_max: u64::from(config.store.databases_max).min(shape.databases_max()),
+            databases_max: config.store.databases_max as usize,
             threads: config.cluster.threads.max(1) as usize,
         };
         let seats = Arc::new(Groth16Seats { prover: Arc::clone(&prover), runtime: tokio::runtime::Handle::current() });

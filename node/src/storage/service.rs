@@ -162,11 +162,7 @@ impl<L: Log> Service<L> {
                 Ok(Response::Noted)
             }
             Request::Cluster { db } => {
-                let absent = || match self.engine.checkpoint(db) {
-                    Some(_) => Refusal::Busy(SubmitError::Away(db).to_string()),
-                    None => OpenRefusal::UnknownDatabase(db).into(),
-                };
-                let status = self.log.cluster(db).ok_or_else(absent)?;
+                let status = self.log.cluster(db).ok_or_else(|| not_ordered(SubmitError::absent(&self.engine, db)))?;
                 Ok(Response::Cluster(Box::new(status)))
             }
             Request::Follow { db, epoch, members, peers } => {
@@ -272,12 +268,7 @@ impl<L: Log> Service<L> {
             Ok::<_, Refusal>(op)
         });
         let op = checked.await.map_err(|e| OpenRefusal::Internal(e.to_string()))??;
-        let (receipt, certificate) = self.log.submit(op).await.map_err(|e| match e {
-            SubmitError::UnknownDatabase(db) => Refusal::Open(OpenRefusal::UnknownDatabase(db)),
-            SubmitError::Refused(why) => Refusal::Operation(why),
-            SubmitError::Busy(_) | SubmitError::Away(_) => Refusal::Busy(e.to_string()),
-            SubmitError::Stopped(why) => Refusal::Open(OpenRefusal::Internal(why)),
-        })?;
+        let (receipt, certificate) = self.log.submit(op).await.map_err(not_ordered)?;
         Ok(Response::Submit { receipt, certificate })
     }
 
@@ -287,9 +278,7 @@ impl<L: Log> Service<L> {
             return Err(format!("this node was not configured to keep database {db}"));
         }
         let here = self.engine.databases();
-        // More than one storage proof covers could not be proven.
-        let most = u64::from(self.store.databases_max).min(self.prover.shape().databases_max());
-        if !here.contains(&db) && here.len() as u64 >= most {
+        if !here.contains(&db) && here.len() >= self.store.databases_max as usize {
             return Err(format!("this node keeps {} databases, its limit", here.len()));
         }
         Ok(())
@@ -322,6 +311,15 @@ fn addresses(peers: &[(NodeId, Addresses)]) -> Vec<(NodeId, Vec<String>)> {
 
 /// How refusals of unsigned operations begin.
 const BAD_SIGNATURE: &str = "the signature does not verify: ";
+
+fn not_ordered(e: SubmitError) -> Refusal {
+    match e {
+        SubmitError::UnknownDatabase(db) => Refusal::Open(OpenRefusal::UnknownDatabase(db)),
+        SubmitError::Refused(why) => Refusal::Operation(why),
+        SubmitError::Busy(_) | SubmitError::Away(_) => Refusal::Busy(e.to_string()),
+        SubmitError::Stopped(why) => Refusal::Open(OpenRefusal::Internal(why)),
+    }
+}
 
 fn upload(e: UploadError) -> Refusal {
     match e {

@@ -265,7 +265,7 @@ async fn finish(world: &World, healed: u64) -> Outcome {
             liars.entry(conduct.name().to_owned()).or_insert((0, 0)).1 += 1;
         }
     }
-    for (height, (block, outcomes)) in &notes.blocks {
+    for (height, (block, outcomes)) in notes.blocks.iter().filter(|_| world.trace) {
         for (op, receipt) in block.ops.iter().zip(outcomes) {
             let done = receipt.outcome.as_ref().map_or_else(ToString::to_string, |()| "done".to_owned());
             let text = format!("{:?}", op.unsigned.op);
