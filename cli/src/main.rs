@@ -58,7 +58,9 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
     if !matches!(cli.command, Command::Node(_) | Command::Arbiter(_) | Command::DemoLiar(_)) {
         logs();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().doing("cannot start the runtime")?;
+    // The SQL planner recurses as deep as a statement is nested.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(16 << 20).build();
+    let runtime = runtime.doing("cannot start the runtime")?;
     let done = runtime.block_on(async {
         match cli.command {
             Command::Demo(args) => demo::run(&args, out).await,
@@ -66,6 +68,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Keys(keys) => commands::keys::run(&keys, &home, out),
             Command::Import(args) => commands::import::run(&args, &home, out).await,
             Command::Query(args) => commands::query::run(&args, &home, out).await,
+            Command::Sql(args) => commands::sql::run(&args, &home, out).await,
             Command::Cluster(command) => commands::cluster::run(&command, &home, out).await,
             Command::Up(args) => commands::up::run(&args, cli.global.home.is_some(), &home, out).await,
             Command::Node(args) => commands::service::node(&args, out).await,

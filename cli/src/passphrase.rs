@@ -59,7 +59,8 @@ pub(crate) fn recovery_phrase(file: Option<&Path>) -> Result<Phrase> {
     Ok(Phrase::new(std::mem::take(&mut *text)))
 }
 
-fn first_line(path: &Path, what: &str) -> Result<Zeroizing<String>> {
+/// The first line of a file that only its owner may read.
+pub(crate) fn first_line(path: &Path, what: &str) -> Result<Zeroizing<String>> {
     let mut file = std::fs::File::open(path)
         .doing(format!("cannot read the {what} file {}", path.display()))
         .or_help("check the path, and that the file is readable by you")?;

@@ -94,6 +94,9 @@ pub enum ClientError {
     /// The source of rows failed.
     #[error("reading rows: {0}")]
     Source(String),
+    /// A row is to be retracted from a table that the transaction has not read.
+    #[error("projection {0} was not read in this transaction, so nothing can be retracted from it")]
+    Unread(ProjectionId),
     /// No node was reached.
     #[error(transparent)]
     Transport(#[from] TransportError),

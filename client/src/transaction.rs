@@ -201,6 +201,29 @@ impl<T: Transport> Transaction<T> {
         Ok(())
     }
 
+    /// Notes that what is about to be written follows from `table` as it was at `version`, which the caller read itself.
+    ///
+    /// # Errors
+    /// [`ClientError::Conflict`] where this transaction read it at another version.
+    pub fn observe(&mut self, table: &Table<T>, version: Version) -> Result<(), ClientError> {
+        self.saw(table, version)
+    }
+
+    /// Adds weighed rows: +1 a new row, -1 the retraction of a row that was read. The caller sees to it that no row is retracted oftener
+    /// than it is there, and not through [`Self::delete`] and [`Self::update`] as well.
+    ///
+    /// # Errors
+    /// [`ClientError::Unread`] for a retraction from a table whose version was not noted; else as [`Self::insert`].
+    pub fn weigh(&mut self, table: &Table<T>, batch: &RecordBatch, weights: &[i8]) -> Result<(), ClientError> {
+        let touched = self.touch(table)?;
+        if touched.version.is_none() && weights.iter().any(|w| *w < 0) {
+            return Err(ClientError::Unread(table.projection()));
+        }
+        touched.sealer.push_weighted(batch, weights)?;
+        touched.rows += batch.num_rows() as u64;
+        Ok(())
+    }
+
     /// Deletes the rows of a range that `which` picks. Gives how many.
     ///
     /// # Errors

@@ -11,5 +11,6 @@ pub(crate) mod operator;
 pub(crate) mod proofs;
 pub(crate) mod query;
 pub(crate) mod service;
+pub(crate) mod sql;
 pub(crate) mod up;
 pub(crate) mod verify;

@@ -189,20 +189,33 @@ fn evidence(answer: &VerifiedAnswer, rows: u64, meter: Meter, start: Instant) ->
 }
 
 impl<T: Transport> Table<T> {
-    /// The rows of a range, in key order.
+    /// The rows of a range, in key order, as one batch.
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
+    pub async fn select(&self, select: &Select) -> Result<Answered<RecordBatch>, ClientError> {
+        let columns = self.columns_of(select)?;
+        let Answered { value, evidence } = self.rows(select).await?;
+        let batch = concat_batches(&self.schema().arrow_of(&columns), &value).map_err(open::OpenError::Gather)?;
+        Ok(Answered { value: batch, evidence })
+    }
+
+    /// The rows of a range, in key order, in the batches in which they were opened.
     ///
     /// # Errors
     /// [`ClientError`]; nothing that does not verify is returned.
-    pub async fn select(&self, select: &Select) -> Result<Answered<RecordBatch>, ClientError> {
+    pub async fn rows(&self, select: &Select) -> Result<Answered<Vec<RecordBatch>>, ClientError> {
+        let scanned = self.scan(&self.columns_of(select)?, &select.range, select.limit).await?;
+        Ok(Answered { value: scanned.batches, evidence: scanned.evidence })
+    }
+
+    fn columns_of(&self, select: &Select) -> Result<Vec<usize>, ClientError> {
         let schema = self.schema();
-        let columns = if select.columns.is_empty() {
+        Ok(if select.columns.is_empty() {
             (0..schema.columns().len()).collect()
         } else {
             select.columns.iter().map(|c| schema.index(c)).collect::<Result<Vec<_>, _>>()?
-        };
-        let scanned = self.scan(&columns, &select.range, select.limit).await?;
-        let batch = concat_batches(&schema.arrow_of(&columns), &scanned.batches).map_err(open::OpenError::Gather)?;
-        Ok(Answered { value: batch, evidence: scanned.evidence })
+        })
     }
 
     /// One aggregate over a range.

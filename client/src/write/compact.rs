@@ -1,4 +1,4 @@
-//! Compaction: several segments into as few as possible, without what was retracted.
+//! Compaction: several segments into as few as possible, without what was retracted; and clearing, which keeps none.
 //!
 //! Source  DESIGN section 3; `docs/protocol/segment.md`
 
@@ -20,6 +20,24 @@ impl<T: Transport> Table<T> {
             match self.try_compact().await {
                 Err(error) if start_over(&error) && attempt < ATTEMPTS => self.session.forget_entry(&self.handle),
                 other => return other,
+            }
+        }
+        unreachable!("the loop returns")
+    }
+
+    /// Has the table hold nothing: all live segments are retired, unread. `None` where it held nothing.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn clear(&self) -> Result<Option<Committed>, ClientError> {
+        for attempt in 1.. {
+            let entry = self.session.entry(&self.handle).await?;
+            if entry.live.is_empty() {
+                return Ok(None);
+            }
+            match self.commit(Vec::new(), entry.live.to_vec(), entry.version).await {
+                Err(error) if start_over(&error) && attempt < ATTEMPTS => self.session.forget_entry(&self.handle),
+                other => return other.map(Some),
             }
         }
         unreachable!("the loop returns")

@@ -1,0 +1,126 @@
+//! What a statement says, as a table, CSV, or a JSON object a row.
+
+use crate::args::RowFormat;
+use crate::error::{Context, Failure, Result};
+use crate::output::Out;
+use fluence_gateway::session::{Outcome, Tag};
+use fluence_gateway::{SqlError, text_of};
+use futures::StreamExt;
+use serde_json::{Map, Value, json};
+use std::io::Write;
+
+/// Rows of a table that are shown in a terminal: the rest is counted.
+const SHOWN_MAX: usize = 1000;
+
+/// An SQL error as a failure of the command.
+pub(crate) fn failure(error: &SqlError) -> Failure {
+    let mut failure = Failure::failed(format!("{} ({})", error.message, error.state.code()));
+    if let Some(detail) = &error.detail {
+        failure = failure.because(detail);
+    }
+    match &error.hint {
+        Some(hint) => failure.help(hint.clone()),
+        None => failure,
+    }
+}
+
+/// Prints what a statement says, to its end.
+pub(crate) async fn outcome(outcome: Outcome, format: RowFormat, out: &Out) -> Result<()> {
+    match outcome {
+        Outcome::Rows { schema, mut stream, tag } => {
+            let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
+            let mut shown: Vec<Vec<String>> = Vec::new();
+            let mut rows = 0u64;
+            let mut stdout = std::io::stdout().lock();
+            if format == RowFormat::Csv {
+                write_csv(&mut stdout, names.iter().map(|n| Some(n.as_str())))?;
+            }
+            while let Some(batch) = stream.next().await {
+                let batch = batch.map_err(|e| failure(&SqlError::from(e)))?;
+                for row in 0..batch.num_rows() {
+                    let mut texts = Vec::with_capacity(names.len());
+                    for column in batch.columns() {
+                        texts.push(text_of(column.as_ref(), row).map_err(|e| failure(&e))?);
+                    }
+                    rows += 1;
+                    match format {
+                        RowFormat::Csv => write_csv(&mut stdout, texts.iter().map(|t| t.as_deref()))?,
+                        RowFormat::Json => {
+                            let object: Map<String, Value> =
+                                names.iter().cloned().zip(texts.into_iter().map(Value::from)).collect();
+                            writeln!(stdout, "{}", Value::Object(object)).doing("cannot write")?;
+                        }
+                        RowFormat::Table if shown.len() < SHOWN_MAX => {
+                            shown.push(texts.into_iter().map(|t| t.unwrap_or_default()).collect());
+                        }
+                        RowFormat::Table => {}
+                    }
+                }
+            }
+            drop(stdout);
+            if format == RowFormat::Table {
+                let header: Vec<&str> = names.iter().map(String::as_str).collect();
+                let more = rows - shown.len() as u64;
+                out.table(&header, shown);
+                if more > 0 {
+                    out.note(format!("and {more} rows more: --format csv writes them all"));
+                }
+                out.note(out.dim(&match tag {
+                    Tag::Select | Tag::Command(_) if rows == 1 => "1 row".to_owned(),
+                    Tag::Select | Tag::Command(_) => format!("{rows} rows"),
+                    other => text(&other),
+                }));
+            }
+        }
+        Outcome::Done(tag) => {
+            if format == RowFormat::Json {
+                out.json_line(&json!({ "done": text(&tag) }));
+            }
+            out.note(text(&tag));
+        }
+        Outcome::CopyOut { mut stream, .. } => {
+            let mut stdout = std::io::stdout().lock();
+            while let Some(piece) = stream.next().await {
+                let (bytes, _) = piece.map_err(|e| failure(&e))?;
+                stdout.write_all(&bytes).doing("cannot write")?;
+            }
+        }
+        Outcome::CopyIn { .. } => {
+            return Err(Failure::failed("COPY FROM STDIN needs a client of the server, as psql is"));
+        }
+        Outcome::Empty => {}
+    }
+    Ok(())
+}
+
+fn text(tag: &Tag) -> String {
+    match tag {
+        Tag::Select => "SELECT".to_owned(),
+        Tag::SelectInto(n) => format!("SELECT {n}"),
+        Tag::Insert(n) => format!("INSERT 0 {n}"),
+        Tag::Update(n) => format!("UPDATE {n}"),
+        Tag::Delete(n) => format!("DELETE {n}"),
+        Tag::Copy(n) => format!("COPY {n}"),
+        Tag::Command(text) => (*text).to_owned(),
+    }
+}
+
+/// One line of RFC 4180; NULL is an empty field without quotes.
+fn write_csv<'a>(to: &mut impl Write, fields: impl Iterator<Item = Option<&'a str>>) -> Result<()> {
+    let mut line = String::new();
+    for (i, field) in fields.enumerate() {
+        if i > 0 {
+            line.push(',');
+        }
+        let Some(field) = field else { continue };
+        if field.is_empty() || field.contains(['"', ',', '\n', '\r']) {
+            line.push('"');
+            line.push_str(&field.replace('"', "\"\""));
+            line.push('"');
+        } else {
+            line.push_str(field);
+        }
+    }
+    line.push('\n');
+    to.write_all(line.as_bytes()).doing("cannot write")
+}

@@ -1,0 +1,85 @@
+//! The server: its user's password, its certificate, and how to reach it.
+//!
+//! Password  the first line of `--password-file`, or one that is made once and kept in the home's `pgpass`, readable by its owner only, in
+//!           the form that psql and libpq read.
+//! Plaintext only on loopback, unless it is asked for.
+
+use crate::args::Sql;
+use crate::commands::service;
+use crate::error::{Context, Failure, Help, Result};
+use crate::home::{Home, private_file, replace_file};
+use crate::output::Out;
+use crate::passphrase;
+use fluence_gateway::Gateway;
+use fluence_gateway::server::{ServerOptions, TlsFiles, Users, serve};
+use rand::RngCore;
+use rand::rngs::OsRng;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use zeroize::Zeroizing;
+
+pub(crate) async fn run(gateway: Arc<Gateway>, address: SocketAddr, args: &Sql, home: &Home, out: &Out) -> Result<()> {
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate: certificate.clone(), key: key.clone() }),
+        _ => None,
+    };
+    let loopback = address.ip().is_loopback();
+    if !loopback && tls.is_none() && !args.allow_plaintext {
+        return Err(Failure::usage(format!("{address} is not a loopback address, and there is no certificate"))
+            .help("give --tls-cert and --tls-key, or take the risk with --allow-plaintext"));
+    }
+    let listener = TcpListener::bind(address).await.doing(format!("cannot listen at {address}"))?;
+    let bound = listener.local_addr().doing("cannot tell the port")?;
+    let (password, passfile) = password(args, bound, home)?;
+    let mut options = ServerOptions::new(Users::scram().with_password(&args.user, &password));
+    drop(password);
+    options.require_tls = tls.is_some() && !args.allow_plaintext;
+    options.tls = tls;
+    options.connections_max = args.sessions_max.max(1);
+    let stop = service::shutdown(args.stop_with_stdin);
+
+    let pass = passfile.as_ref().map(|p| format!(" passfile={}", p.display())).unwrap_or_default();
+    let mode = if options.require_tls { " sslmode=require" } else { "" };
+    let (host, port, user, db) = (bound.ip(), bound.port(), &args.user, &args.place.db);
+    let psql = format!("psql 'host={host} port={port} user={user} dbname={db}{mode}{pass}'");
+    let url = format!("postgresql://{user}@{bound}/{db}");
+    out.json_line(&json!({ "listening": bound.to_string(), "url": url, "psql": psql, "passfile": passfile }));
+    out.line(format!("SQL at {}", out.bold(&url)));
+    out.line(psql);
+    out.note(out.dim("ctrl-C ends the server"));
+    let served = serve(gateway, listener, options, async move { stop.cancelled().await }).await;
+    served.doing("the server ended")
+}
+
+/// The user's password, and the file in which clients find it, where it is ours.
+fn password(args: &Sql, bound: SocketAddr, home: &Home) -> Result<(Zeroizing<String>, Option<PathBuf>)> {
+    if let Some(path) = &args.password_file {
+        return Ok((passphrase::first_line(path, "password")?, None));
+    }
+    let path = home.dir().join("pgpass");
+    let (host, port) = (bound.ip(), bound.port());
+    // `host:port:database:user:password`, with colons and backslashes escaped.
+    let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+    let password = if path.exists() {
+        let line = passphrase::first_line(&path, "password")?;
+        let last = line.rsplit_once(':').map(|(_, last)| last.to_owned());
+        Zeroizing::new(last.ok_or_else(|| {
+            Failure::failed(format!("{} is not a password file", path.display())).help("remove it; another is made")
+        })?)
+    } else {
+        let mut secret = Zeroizing::new([0u8; 20]);
+        OsRng.fill_bytes(&mut *secret);
+        Zeroizing::new(hex::encode(*secret))
+    };
+    let user = escape(&args.user);
+    let line = Zeroizing::new(format!("{}:{port}:*:{user}:{}\n", escape(&host.to_string()), *password));
+    if path.exists() {
+        replace_file(&path, line.as_bytes()).or_help("is the home writable?")?;
+    } else {
+        private_file(&path, line.as_bytes())?;
+    }
+    Ok((password, Some(path)))
+}

@@ -1,0 +1,804 @@
+//! CREATE, ALTER, DROP: what changes the catalogue.
+//!
+//! How     a table's object is a row of `fluence_objects`, written in the transaction like any row, so that DDL is rolled back with the rest.
+//!         Physical tables are made at once and cannot be removed; one that no object names is not shown. Their names end in `~n`, so that
+//!         none is taken for a table that was imported.
+//! Rows    a change that the sealed schema cannot follow (a new column, another type) copies the rows into a new physical table.
+//! Said    at CREATE: what nodes will learn.
+//! Source  DESIGN sections 3 and 10
+
+use super::catalog::{self, Catalog, CheckDef, ColumnDef, IndexDef, OBJECTS, ROW_ID, TableDef};
+use super::context::Current;
+use super::types::declared;
+use super::write::Cx;
+use super::{fold, quote, relation};
+use crate::error::{SqlError, SqlState};
+use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
+use datafusion::sql::sqlparser::ast::{
+    self, AlterColumnOperation, AlterTableOperation, ColumnOption, CreateTableOptions, Expr, GeneratedAs, IndexColumn,
+    SqlOption, TableConstraint,
+};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use fluence_client::schema::{NAME_BYTES_MAX, TableSchema};
+use fluence_client::{Column, ColumnType, SumExpr};
+use std::sync::Arc;
+
+/// An expression from its text.
+///
+/// # Errors
+/// [`SqlState::SyntaxError`].
+pub(crate) fn parse_expr(text: &str) -> Result<Expr, SqlError> {
+    Parser::new(&PostgreSqlDialect {})
+        .try_with_sql(text)
+        .and_then(|mut p| p.parse_expr())
+        .map_err(|e| SqlError::new(SqlState::SyntaxError, e.to_string()))
+}
+
+/// What a DDL statement says beside its tag.
+pub(crate) type Notices = Vec<String>;
+
+/// A column as it is declared, with what its options make of the table.
+struct Declaration {
+    column: ColumnDef,
+    primary: bool,
+    unique: bool,
+    check: Option<(Option<String>, String)>,
+}
+
+fn declaration(def: &ast::ColumnDef, notices: &mut Notices) -> Result<Declaration, SqlError> {
+    let kind = declared(&def.data_type)?;
+    let name = fold(&def.name);
+    check_name(&name)?;
+    notices.extend(kind.notice.map(|n| format!("column \"{name}\": {n}")));
+    let mut column = ColumnDef {
+        physical: name.clone(),
+        name,
+        ty: kind.ty,
+        nullable: !kind.serial,
+        default: None,
+        identity: kind.serial,
+        chars_max: kind.chars_max,
+        hidden: false,
+    };
+    let (mut primary, mut unique, mut check) = (false, false, None);
+    for option in &def.options {
+        match &option.option {
+            ColumnOption::Null | ColumnOption::Comment(_) | ColumnOption::Collation(_) => {}
+            ColumnOption::NotNull => column.nullable = false,
+            ColumnOption::Default(expr) => column.default = Some(expr.to_string()),
+            ColumnOption::PrimaryKey(_) => (primary, column.nullable) = (true, false),
+            ColumnOption::Unique(_) => unique = true,
+            ColumnOption::Check(c) => check = Some((option.name.as_ref().map(fold), c.expr.to_string())),
+            ColumnOption::Identity(_) => (column.identity, column.nullable) = (true, false),
+            ColumnOption::Generated {
+                generated_as: GeneratedAs::Always | GeneratedAs::ByDefault,
+                generation_expr: None,
+                ..
+            } => {
+                (column.identity, column.nullable) = (true, false);
+            }
+            ColumnOption::ForeignKey(_) => notices.push(NO_FOREIGN_KEYS.to_owned()),
+            other => return Err(SqlError::unsupported(format!("column option {other}"))),
+        }
+    }
+    if column.identity && column.ty != ColumnType::Int64 {
+        return Err(SqlError::new(
+            SqlState::InvalidParameter,
+            "identity column type must be smallint, integer, or bigint",
+        ));
+    }
+    Ok(Declaration { column, primary, unique, check })
+}
+
+const NO_FOREIGN_KEYS: &str = "foreign keys are not enforced";
+
+fn check_name(name: &str) -> Result<(), SqlError> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains('~') || name.starts_with("fluence_") {
+        let shown: String = name.chars().take(40).collect();
+        let why = format!(
+            "\"{shown}\" cannot be a name: 1 to {NAME_BYTES_MAX} bytes, without ~, not beginning with fluence_"
+        );
+        return Err(SqlError::new(SqlState::InvalidName, why));
+    }
+    Ok(())
+}
+
+fn exists(name: &str) -> SqlError {
+    SqlError::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists"))
+}
+
+/// Names of index columns, which must be columns.
+fn plain(columns: &[IndexColumn]) -> Result<Vec<String>, SqlError> {
+    let one = |c: &IndexColumn| match &c.column.expr {
+        Expr::Identifier(ident) => Ok(fold(ident)),
+        other => Err(SqlError::unsupported(format!("an index on the expression {other}"))),
+    };
+    columns.iter().map(one).collect()
+}
+
+/// The sealed schema of a table's copy, sorted by `key`, with sums of every number and of what was asked for.
+fn sealed(def: &TableDef, physical: &str, key: &[String], sums: &[SumExpr]) -> Result<TableSchema, SqlError> {
+    let columns: Vec<Column> =
+        def.columns.iter().map(|c| Column { name: c.physical.clone(), ty: c.ty, nullable: c.nullable }).collect();
+    let numbers = def.columns.iter().filter(|c| matches!(c.ty, ColumnType::Int64 | ColumnType::Decimal { .. }));
+    let mut all: Vec<SumExpr> =
+        numbers.filter(|c| c.physical != ROW_ID).map(|c| SumExpr::Column(c.physical.clone())).collect();
+    all.extend(sums.iter().cloned());
+    let key: Vec<&str> = key.iter().map(String::as_str).collect();
+    TableSchema::new(physical, columns.clone(), &key, all)
+        // A table of very many columns keeps what was asked for.
+        .or_else(|_| TableSchema::new(physical, columns, &key, sums.to_vec()))
+        .map_err(|e| SqlError::new(SqlState::InvalidTableDefinition, e.to_string()))
+}
+
+/// Sums asked for by `WITH (sums = 'a*b, c*c')`.
+fn sums_of(options: &CreateTableOptions) -> Result<Vec<SumExpr>, SqlError> {
+    let CreateTableOptions::With(options) = options else { return Ok(Vec::new()) };
+    let mut sums = Vec::new();
+    for option in options {
+        match option {
+            SqlOption::KeyValue { key, value: Expr::Value(v) } if fold(key) == "sums" => {
+                let text = v.clone().into_string().unwrap_or_default();
+                for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+                    sums.push(part.parse().map_err(|e: fluence_client::schema::SchemaError| {
+                        SqlError::new(SqlState::InvalidParameter, e.to_string())
+                    })?);
+                }
+            }
+            other => return Err(SqlError::unsupported(format!("table option {other}"))),
+        }
+    }
+    Ok(sums)
+}
+
+impl Cx<'_> {
+    fn catalog(&self) -> Arc<Catalog> {
+        self.shared.get().catalog
+    }
+
+    /// Makes the table of objects where there is none yet, and what goes with it.
+    async fn own_tables(&self) -> Result<(), SqlError> {
+        let store = &self.shared.store;
+        for schema in [catalog::objects_schema(), catalog::sequences_schema()] {
+            if self.catalog().physical.contains_key(schema.name()) {
+                continue;
+            }
+            let name = schema.name().to_owned();
+            match store.create_table(schema.clone()).await {
+                // Another gateway was faster.
+                Err(error) if error.state == SqlState::DuplicateTable => {}
+                other => other?,
+            }
+            self.edit(|catalog| drop(catalog.physical.insert(name, Arc::new(schema))));
+        }
+        if self.catalog().version.is_none() {
+            let (_, evidence) =
+                store.read(OBJECTS, &fluence_client::Select::range(fluence_client::KeyRange::ALL)).await?;
+            self.edit(|catalog| catalog.version = Some(evidence.version));
+        }
+        Ok(())
+    }
+
+    /// Changes the catalogue that this transaction sees.
+    fn edit(&self, change: impl FnOnce(&mut Catalog)) {
+        let Current { catalog, work } = self.shared.get();
+        let mut catalog = (*catalog).clone();
+        change(&mut catalog);
+        self.shared.set(Current { catalog: Arc::new(catalog), work });
+    }
+
+    /// Writes an object in place of another.
+    async fn put_object(
+        &self,
+        old: Option<(&str, &str, String)>,
+        new: Option<(&str, &str, String)>,
+    ) -> Result<(), SqlError> {
+        self.own_tables().await?;
+        let row = |(kind, name, body): (&str, &str, String)| {
+            let text = |t: &str| Arc::new(StringArray::from(vec![t])) as ArrayRef;
+            RecordBatch::try_new(catalog::objects_schema().arrow(), vec![text(kind), text(name), text(&body)])
+                .expect("one row of the schema")
+        };
+        let Current { catalog, work } = self.shared.get();
+        if let Some(version) = catalog.version {
+            work.observe(OBJECTS, version)?;
+        }
+        work.write(OBJECTS, new.map(row), old.map(row));
+        Ok(())
+    }
+
+    fn body(def: &TableDef) -> Result<String, SqlError> {
+        serde_json::to_string(def).map_err(|e| SqlError::new(SqlState::InternalError, e.to_string()))
+    }
+
+    /// Writes a table's object in place of the one it had, and shows it.
+    async fn put_table(&self, old: Option<&TableDef>, new: TableDef) -> Result<(), SqlError> {
+        let (old_body, new_body) = (old.map(Self::body).transpose()?, Self::body(&new)?);
+        let had = match (old, &old_body) {
+            // A table that was imported has no object yet.
+            (Some(old), Some(body)) if old.physical.contains('~') || self.has_object(old).await? => {
+                Some(("table", old.name.as_str(), body.clone()))
+            }
+            _ => None,
+        };
+        self.put_object(had, Some(("table", new.name.as_str(), new_body))).await?;
+        let old_name = old.map(|o| o.name.clone());
+        self.edit(|catalog| {
+            old_name.map(|n| catalog.tables.remove(&n));
+            catalog.tables.insert(new.name.clone(), Arc::new(new));
+        });
+        Ok(())
+    }
+
+    /// Whether an object speaks of a table.
+    async fn has_object(&self, def: &TableDef) -> Result<bool, SqlError> {
+        let schema = self.catalog().physical.get(&def.physical).cloned();
+        Ok(schema.is_none_or(|s| TableDef::of_schema(&s) != *def))
+    }
+
+    async fn make_physical(&self, schema: TableSchema) -> Result<(), SqlError> {
+        self.shared.store.create_table(schema.clone()).await?;
+        self.edit(|catalog| drop(catalog.physical.insert(schema.name().to_owned(), Arc::new(schema))));
+        Ok(())
+    }
+
+    fn free_physical(&self, name: &str) -> String {
+        self.catalog().free_physical(name)
+    }
+
+    /// Does a CREATE TABLE. Gives how many rows an AS brought.
+    pub(crate) async fn create_table(&self, create: &ast::CreateTable, notices: &mut Notices) -> Result<u64, SqlError> {
+        let name = relation(&create.name)?;
+        check_name(&name)?;
+        if create.temporary || create.external || create.like.is_some() || create.inherits.is_some() {
+            return Err(SqlError::unsupported("a table that is TEMPORARY, EXTERNAL, LIKE or INHERITS"));
+        }
+        if self.catalog().has(&name) {
+            if create.if_not_exists {
+                notices.push(format!("relation \"{name}\" already exists, skipping"));
+                return Ok(0);
+            }
+            return Err(exists(&name));
+        }
+        let mut def = TableDef {
+            physical: self.free_physical(&name),
+            name,
+            columns: Vec::new(),
+            key: Vec::new(),
+            primary: false,
+            checks: Vec::new(),
+            indexes: Vec::new(),
+        };
+        let mut source = None;
+        if let Some(query) = &create.query {
+            let rows = self.plan_collect(ast::Statement::Query(query.clone())).await?;
+            for field in rows.schema().fields() {
+                def.columns.push(column_of(field)?);
+            }
+            source = Some(rows);
+        }
+        let mut uniques: Vec<(Option<String>, Vec<String>)> = Vec::new();
+        let mut key: Vec<String> = Vec::new();
+        for column in &create.columns {
+            let Declaration { column, primary, unique, check } = declaration(column, notices)?;
+            if primary {
+                key.push(column.name.clone());
+            }
+            if unique {
+                uniques.push((None, vec![column.name.clone()]));
+            }
+            if let Some((check_name, expr)) = check {
+                let name = check_name.unwrap_or_else(|| format!("{}_{}_check", def.name, column.name));
+                def.checks.push(CheckDef { name, expr });
+            }
+            if def.columns.iter().any(|c| c.name == column.name) {
+                let why = format!("column \"{}\" specified more than once", column.name);
+                return Err(SqlError::new(SqlState::DuplicateColumn, why));
+            }
+            def.columns.push(column);
+        }
+        for constraint in &create.constraints {
+            match constraint {
+                TableConstraint::PrimaryKey(pk) if key.is_empty() => key = plain(&pk.columns)?,
+                TableConstraint::PrimaryKey(_) => {
+                    let why = format!("multiple primary keys for table \"{}\" are not allowed", def.name);
+                    return Err(SqlError::new(SqlState::InvalidTableDefinition, why));
+                }
+                TableConstraint::Unique(u) => uniques.push((u.name.as_ref().map(fold), plain(&u.columns)?)),
+                TableConstraint::Check(c) => {
+                    let name = c.name.as_ref().map_or_else(|| format!("{}_check{}", def.name, def.checks.len()), fold);
+                    def.checks.push(CheckDef { name, expr: c.expr.to_string() });
+                }
+                TableConstraint::ForeignKey(_) => notices.push(NO_FOREIGN_KEYS.to_owned()),
+                other => return Err(SqlError::unsupported(format!("constraint {other}"))),
+            }
+        }
+        def.primary = !key.is_empty();
+        if def.primary {
+            for name in &key {
+                let at = def.columns.iter().position(|c| c.name == *name);
+                let at = at.ok_or_else(|| no_key_column(name))?;
+                def.columns[at].nullable = false;
+                def.key.push(def.columns[at].physical.clone());
+            }
+        } else {
+            def.columns.push(row_id());
+            def.key = vec![ROW_ID.to_owned()];
+        }
+        self.check_exprs(&def)?;
+        let schema = sealed(&def, &def.physical, &def.key, &sums_of(&create.table_options)?)?;
+        notices.push(learns(&schema));
+        self.own_tables().await?;
+        self.make_physical(schema).await?;
+        for (name, columns) in uniques {
+            let name = name.unwrap_or_else(|| format!("{}_{}_key", def.name, columns.join("_")));
+            let index = self.make_index(&def, name, &columns, true).await?;
+            def.indexes.push(index);
+        }
+        self.put_table(None, def.clone()).await?;
+        match source {
+            None => Ok(0),
+            Some(rows) => {
+                let rows = self.whole_rows(&def, &rows).await?;
+                self.apply(&def, Some(&rows), None).await?;
+                Ok(rows.num_rows() as u64)
+            }
+        }
+    }
+
+    /// Whether defaults and checks are expressions that can be evaluated.
+    fn check_exprs(&self, def: &TableDef) -> Result<(), SqlError> {
+        use datafusion::common::{DFSchema, TableReference};
+        let state = self.context.state();
+        let schema = def.arrow(true);
+        let schema = DFSchema::try_from_qualified_schema(TableReference::bare(def.name.as_str()), &schema)?;
+        for check in &def.checks {
+            state.create_logical_expr(&check.expr, &schema)?;
+        }
+        for default in def.columns.iter().filter_map(|c| c.default.as_ref()) {
+            state.create_logical_expr(default, &DFSchema::empty())?;
+        }
+        Ok(())
+    }
+
+    async fn make_index(
+        &self,
+        def: &TableDef,
+        name: String,
+        columns: &[String],
+        unique: bool,
+    ) -> Result<IndexDef, SqlError> {
+        let catalog = self.catalog();
+        let taken = catalog.has(&name)
+            || catalog.tables.values().flat_map(|t| &t.indexes).chain(&def.indexes).any(|i| i.name == name);
+        if taken {
+            return Err(exists(&name));
+        }
+        let mut own = Vec::with_capacity(columns.len());
+        for column in columns {
+            own.push(def.column(column)?.physical.clone());
+        }
+        let mut key = own.clone();
+        key.extend(def.key.iter().filter(|k| !own.contains(k)).cloned());
+        let physical = self.free_physical(&format!("{}~{name}", def.name));
+        self.make_physical(sealed(def, &physical, &key, &[])?).await?;
+        Ok(IndexDef { name, physical, columns: own, unique })
+    }
+
+    /// Does a CREATE INDEX.
+    pub(crate) async fn create_index(&self, create: &ast::CreateIndex, notices: &mut Notices) -> Result<(), SqlError> {
+        let table = relation(&create.table_name)?;
+        let old = Arc::clone(self.catalog().table(&table)?);
+        if create.predicate.is_some() {
+            return Err(SqlError::unsupported("a partial index"));
+        }
+        let columns = plain(&create.columns)?;
+        let name = match &create.name {
+            Some(name) => relation(name)?,
+            None => format!("{table}_{}_idx", columns.join("_")),
+        };
+        if create.if_not_exists && old.indexes.iter().any(|i| i.name == name) {
+            notices.push(format!("relation \"{name}\" already exists, skipping"));
+            return Ok(());
+        }
+        if !create.include.is_empty() {
+            notices.push("an index holds every column of the table; INCLUDE adds nothing".to_owned());
+        }
+        check_name(&name)?;
+        self.own_tables().await?;
+        let index = self.make_index(&old, name, &columns, create.unique).await?;
+        let rows = self.all_rows(&old).await?;
+        if create.unique {
+            let rule =
+                super::unique::Rule { name: index.name.clone(), columns: index.columns.clone(), copy: String::new() };
+            let mut seen = std::collections::HashSet::new();
+            for (row, key) in super::unique::keys_of(&old, &rule, &rows).into_iter().enumerate() {
+                if key.is_some_and(|k| !seen.insert(k)) {
+                    return Err(super::unique::violation(&old, &rule, &rows, row));
+                }
+            }
+        }
+        let Current { work, .. } = self.shared.get();
+        work.write(&index.physical, Some(rows), None);
+        let mut new = (*old).clone();
+        new.indexes.push(index);
+        self.put_table(Some(&old), new).await
+    }
+
+    /// Does a CREATE VIEW.
+    pub(crate) async fn create_view(&self, create: &ast::CreateView) -> Result<(), SqlError> {
+        let name = relation(&create.name)?;
+        check_name(&name)?;
+        if create.materialized || create.temporary {
+            return Err(SqlError::unsupported("a view that is MATERIALIZED or TEMPORARY"));
+        }
+        let catalog = self.catalog();
+        let old = catalog.views.get(&name).cloned();
+        if catalog.tables.contains_key(&name) || old.is_some() && !create.or_replace {
+            return Err(exists(&name));
+        }
+        let mut query = create.query.to_string();
+        let plan = self.plan_query(&create.query).await?;
+        if !create.columns.is_empty() {
+            let fields = plan.schema().fields();
+            if create.columns.len() > fields.len() {
+                return Err(SqlError::new(
+                    SqlState::SyntaxError,
+                    "CREATE VIEW specifies more column names than columns",
+                ));
+            }
+            let names: Vec<String> = create
+                .columns
+                .iter()
+                .map(|c| quote(&fold(&c.name)))
+                .chain(fields.iter().skip(create.columns.len()).map(|f| quote(f.name())))
+                .collect();
+            query = format!("SELECT * FROM ({query}) AS v({})", names.join(", "));
+        }
+        self.put_object(old.map(|body| ("view", name.as_str(), body)), Some(("view", &name, query.clone()))).await?;
+        self.edit(|catalog| drop(catalog.views.insert(name, query)));
+        Ok(())
+    }
+
+    /// Does a DROP. Gives the physical tables that hold nothing any more once it is committed.
+    pub(crate) async fn drop_objects(
+        &self,
+        kind: ast::ObjectType,
+        names: &[ast::ObjectName],
+        if_exists: bool,
+        notices: &mut Notices,
+    ) -> Result<Vec<String>, SqlError> {
+        let mut cleared = Vec::new();
+        for name in names {
+            let name = relation(name)?;
+            let catalog = self.catalog();
+            let missing = |notices: &mut Notices, what: &str| {
+                let why = format!("{what} \"{name}\" does not exist");
+                if if_exists {
+                    notices.push(format!("{why}, skipping"));
+                    Ok(())
+                } else {
+                    Err(SqlError::new(SqlState::UndefinedTable, why))
+                }
+            };
+            match kind {
+                ast::ObjectType::Table => match catalog.tables.get(&name) {
+                    None => missing(notices, "table")?,
+                    Some(def) => {
+                        let had = self.has_object(def).await?;
+                        let old = if had { Some(("table", name.as_str(), Self::body(def)?)) } else { None };
+                        let new =
+                            (!def.physical.contains('~')).then(|| ("dropped", def.physical.as_str(), String::new()));
+                        self.put_object(old, new).await?;
+                        cleared.push(def.physical.clone());
+                        cleared.extend(def.indexes.iter().map(|i| i.physical.clone()));
+                        self.edit(|catalog| drop(catalog.tables.remove(&name)));
+                    }
+                },
+                ast::ObjectType::View => match catalog.views.get(&name) {
+                    None => missing(notices, "view")?,
+                    Some(body) => {
+                        self.put_object(Some(("view", &name, body.clone())), None).await?;
+                        self.edit(|catalog| drop(catalog.views.remove(&name)));
+                    }
+                },
+                ast::ObjectType::Index => {
+                    let owner = catalog.tables.values().find(|t| t.indexes.iter().any(|i| i.name == name)).cloned();
+                    match owner {
+                        None => missing(notices, "index")?,
+                        Some(old) => {
+                            let mut new = (*old).clone();
+                            cleared.extend(old.indexes.iter().filter(|i| i.name == name).map(|i| i.physical.clone()));
+                            new.indexes.retain(|i| i.name != name);
+                            self.put_table(Some(&old), new).await?;
+                        }
+                    }
+                }
+                other => return Err(SqlError::unsupported(format!("DROP {other}"))),
+            }
+        }
+        Ok(cleared)
+    }
+
+    /// Does an ALTER TABLE. Gives the physical tables that hold nothing any more once it is committed.
+    pub(crate) async fn alter_table(
+        &self,
+        alter: &ast::AlterTable,
+        notices: &mut Notices,
+    ) -> Result<Vec<String>, SqlError> {
+        let name = relation(&alter.name)?;
+        let mut cleared = Vec::new();
+        for operation in &alter.operations {
+            let old = match self.catalog().tables.get(&name) {
+                Some(def) => Arc::clone(def),
+                None if alter.if_exists => {
+                    notices.push(format!("relation \"{name}\" does not exist, skipping"));
+                    return Ok(cleared);
+                }
+                None => Arc::clone(self.catalog().table(&name)?),
+            };
+            let mut new = (*old).clone();
+            match operation {
+                AlterTableOperation::RenameTable { table_name } => {
+                    let (ast::RenameTableNameKind::As(to) | ast::RenameTableNameKind::To(to)) = table_name;
+                    new.name = relation(to)?;
+                    check_name(&new.name)?;
+                    if self.catalog().has(&new.name) {
+                        return Err(exists(&new.name));
+                    }
+                    self.put_table(Some(&old), new).await?;
+                }
+                AlterTableOperation::RenameColumn { old_column_name, new_column_name } => {
+                    let to = fold(new_column_name);
+                    check_name(&to)?;
+                    if new.visible().any(|c| c.name == to) {
+                        return Err(SqlError::new(
+                            SqlState::DuplicateColumn,
+                            format!("column \"{to}\" already exists"),
+                        ));
+                    }
+                    let from = fold(old_column_name);
+                    column_mut(&mut new, &from)?.name = to;
+                    not_in_checks(&new, &from)?;
+                    self.put_table(Some(&old), new).await?;
+                }
+                AlterTableOperation::DropColumn { column_names, if_exists, .. } => {
+                    for ident in column_names {
+                        let column = fold(ident);
+                        if *if_exists && new.column(&column).is_err() {
+                            continue;
+                        }
+                        let physical = new.column(&column)?.physical.clone();
+                        if new.key.contains(&physical) || new.indexes.iter().any(|i| i.columns.contains(&physical)) {
+                            let why = format!("column \"{column}\" is part of a key or an index");
+                            return Err(SqlError::unsupported(why).hint("drop the index first"));
+                        }
+                        not_in_checks(&new, &column)?;
+                        let dropped = column_mut(&mut new, &column)?;
+                        (dropped.hidden, dropped.default, dropped.identity) = (true, None, false);
+                        dropped.name = format!("fluence_dropped_{physical}");
+                    }
+                    self.put_table(Some(&old), new).await?;
+                }
+                AlterTableOperation::AddColumn { column_def, if_not_exists, .. } => {
+                    let Declaration { mut column, primary, unique, check } = declaration(column_def, notices)?;
+                    if new.visible().any(|c| c.name == column.name) {
+                        if *if_not_exists {
+                            continue;
+                        }
+                        let why = format!("column \"{}\" of relation \"{name}\" already exists", column.name);
+                        return Err(SqlError::new(SqlState::DuplicateColumn, why));
+                    }
+                    if primary || unique {
+                        return Err(
+                            SqlError::unsupported("a new column that is a key").hint("add the column, then the index")
+                        );
+                    }
+                    while new.columns.iter().any(|c| c.physical == column.physical) {
+                        column.physical.push('\'');
+                    }
+                    if let Some((check_name, expr)) = check {
+                        let name = check_name.unwrap_or_else(|| format!("{name}_{}_check", column.name));
+                        new.checks.push(CheckDef { name, expr });
+                    }
+                    new.columns.push(column);
+                    cleared.extend(self.rebuild(&old, new, None).await?);
+                }
+                AlterTableOperation::AlterColumn { column_name, op } => {
+                    let column_name = fold(column_name);
+                    let column = column_mut(&mut new, &column_name)?;
+                    match op {
+                        AlterColumnOperation::SetDefault { value } => column.default = Some(value.to_string()),
+                        AlterColumnOperation::DropDefault => column.default = None,
+                        AlterColumnOperation::SetNotNull => column.nullable = false,
+                        AlterColumnOperation::DropNotNull => column.nullable = true,
+                        AlterColumnOperation::SetDataType { data_type, using, .. } => {
+                            let kind = declared(data_type)?;
+                            (column.ty, column.chars_max) = (kind.ty, kind.chars_max);
+                            cleared.extend(self.rebuild(&old, new, using.as_ref().map(|u| (column_name, u))).await?);
+                            continue;
+                        }
+                        AlterColumnOperation::AddGenerated { .. } => column.identity = true,
+                    }
+                    self.check_exprs(&new)?;
+                    if matches!(op, AlterColumnOperation::SetNotNull | AlterColumnOperation::DropNotNull) {
+                        cleared.extend(self.rebuild(&old, new, None).await?);
+                    } else {
+                        self.put_table(Some(&old), new).await?;
+                    }
+                }
+                AlterTableOperation::AddConstraint { constraint, .. } => match constraint {
+                    TableConstraint::Check(c) => {
+                        let name = c.name.as_ref().map_or_else(|| format!("{name}_check{}", new.checks.len()), fold);
+                        new.checks.push(CheckDef { name, expr: c.expr.to_string() });
+                        self.check_exprs(&new)?;
+                        self.check_rows(&new, &self.all_rows(&old).await?)?;
+                        self.put_table(Some(&old), new).await?;
+                    }
+                    TableConstraint::ForeignKey(_) => notices.push(NO_FOREIGN_KEYS.to_owned()),
+                    TableConstraint::Unique(u) => {
+                        let columns = plain(&u.columns)?;
+                        let index = u.name.as_ref().map_or_else(|| format!("{name}_{}_key", columns.join("_")), fold);
+                        let text = format!(
+                            "CREATE UNIQUE INDEX {} ON {} ({})",
+                            quote(&index),
+                            quote(&name),
+                            columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ")
+                        );
+                        let Some(super::Statement(ast::Statement::CreateIndex(create))) = super::parse(&text)?.pop()
+                        else {
+                            return Err(SqlError::new(SqlState::InternalError, "an index"));
+                        };
+                        self.create_index(&create, notices).await?;
+                    }
+                    other => return Err(SqlError::unsupported(format!("ADD {other}"))),
+                },
+                AlterTableOperation::DropConstraint { name: constraint, if_exists, .. } => {
+                    let constraint = fold(constraint);
+                    let before = (new.checks.len(), new.indexes.len());
+                    new.checks.retain(|c| c.name != constraint);
+                    cleared.extend(new.indexes.iter().filter(|i| i.name == constraint).map(|i| i.physical.clone()));
+                    new.indexes.retain(|i| i.name != constraint);
+                    if before == (new.checks.len(), new.indexes.len()) {
+                        if *if_exists {
+                            continue;
+                        }
+                        let why = format!("constraint \"{constraint}\" of relation \"{name}\" does not exist");
+                        return Err(SqlError::new(SqlState::UndefinedObject, why));
+                    }
+                    self.put_table(Some(&old), new).await?;
+                }
+                // Who owns a table is who has the keys.
+                AlterTableOperation::OwnerTo { .. } => {}
+                other => return Err(SqlError::unsupported(format!("ALTER TABLE .. {other}"))),
+            }
+        }
+        Ok(cleared)
+    }
+
+    /// Copies a table's rows into a new physical table that has `new`'s columns.
+    async fn rebuild(
+        &self,
+        old: &TableDef,
+        mut new: TableDef,
+        using: Option<(String, &Expr)>,
+    ) -> Result<Vec<String>, SqlError> {
+        self.check_exprs(&new)?;
+        self.own_tables().await?;
+        let mut items = Vec::new();
+        for column in &new.columns {
+            let name = quote(&column.name);
+            let value = match old.columns.iter().find(|c| c.physical == column.physical) {
+                Some(_) => match &using {
+                    Some((changed, expr)) if *changed == column.name => format!("({expr})"),
+                    _ => name.clone(),
+                },
+                None => column.default.clone().map_or_else(|| "NULL".to_owned(), |d| format!("({d})")),
+            };
+            let ty = super::types::cast_name(&column.ty.data_type()).expect("every column's type has a name");
+            items.push(format!("CAST({value} AS {ty}) AS {name}"));
+        }
+        let text = format!("SELECT {} FROM {}.{}", items.join(", "), super::context::WHOLE, quote(&old.name));
+        let rows = self.collect_text(&text).await?;
+        new.physical = self.free_physical(&new.name);
+        let mut cleared = vec![old.physical.clone()];
+        self.make_physical(sealed(&new, &new.physical, &new.key, &[])?).await?;
+        for index in std::mem::take(&mut new.indexes) {
+            cleared.push(index.physical);
+            let physical = self.free_physical(&format!("{}~{}", new.name, index.name));
+            let mut key = index.columns.clone();
+            key.extend(new.key.iter().filter(|k| !index.columns.contains(k)).cloned());
+            self.make_physical(sealed(&new, &physical, &key, &[])?).await?;
+            new.indexes.push(IndexDef { physical, ..index });
+        }
+        if !old.physical.contains('~') {
+            self.put_object(None, Some(("dropped", &old.physical, String::new()))).await?;
+        }
+        self.put_table(Some(old), new.clone()).await?;
+        let shown = self.numbered(&new, rows).await?;
+        self.apply(&new, Some(&shown), None).await?;
+        Ok(cleared)
+    }
+}
+
+fn no_key_column(name: &str) -> SqlError {
+    SqlError::new(SqlState::UndefinedColumn, format!("column \"{name}\" named in key does not exist"))
+}
+
+fn column_mut<'a>(def: &'a mut TableDef, name: &str) -> Result<&'a mut ColumnDef, SqlError> {
+    def.column(name)?;
+    Ok(def.columns.iter_mut().find(|c| !c.hidden && c.name == name).expect("found just above"))
+}
+
+/// Refuses to take a column's name from under a CHECK.
+fn not_in_checks(def: &TableDef, column: &str) -> Result<(), SqlError> {
+    let names = |expr: &str| expr.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == column);
+    match def.checks.iter().find(|c| names(&c.expr)) {
+        None => Ok(()),
+        Some(check) => {
+            let why = format!("constraint \"{}\" names column \"{column}\", so this change", check.name);
+            Err(SqlError::unsupported(why).hint("drop the constraint first"))
+        }
+    }
+}
+
+/// The column that keeps rows apart where no key does.
+fn row_id() -> ColumnDef {
+    ColumnDef {
+        name: ROW_ID.to_owned(),
+        physical: ROW_ID.to_owned(),
+        ty: ColumnType::Int64,
+        nullable: false,
+        default: None,
+        identity: false,
+        chars_max: None,
+        hidden: true,
+    }
+}
+
+/// A column for what a query gives.
+fn column_of(field: &datafusion::arrow::datatypes::Field) -> Result<ColumnDef, SqlError> {
+    use datafusion::arrow::datatypes::DataType as T;
+    let ty = match field.data_type() {
+        T::Int8 | T::Int16 | T::Int32 | T::Int64 | T::UInt8 | T::UInt16 | T::UInt32 | T::UInt64 => ColumnType::Int64,
+        T::Float16 | T::Float32 | T::Float64 => ColumnType::Float64,
+        T::Utf8 | T::LargeUtf8 | T::Utf8View | T::Null => ColumnType::Text,
+        T::Boolean => ColumnType::Bool,
+        T::Date32 | T::Date64 => ColumnType::Date,
+        T::Timestamp(..) => ColumnType::Timestamp,
+        T::Binary | T::LargeBinary | T::BinaryView => ColumnType::Bytes,
+        T::Decimal128(p, s) if *s >= 0 => {
+            let max = fluence_client::value::DECIMAL_PRECISION_MAX;
+            ColumnType::Decimal { precision: (*p).min(max), scale: (*s as u8).min(max) }
+        }
+        other => return Err(SqlError::unsupported(format!("a column of type {other}"))),
+    };
+    let name = field.name().clone();
+    check_name(&name)?;
+    Ok(ColumnDef {
+        physical: name.clone(),
+        name,
+        ty,
+        nullable: true,
+        default: None,
+        identity: false,
+        chars_max: None,
+        hidden: false,
+    })
+}
+
+/// What nodes learn of a table.
+fn learns(schema: &TableSchema) -> String {
+    let sums = schema.sum_lanes().len();
+    format!(
+        "nodes will learn that a table has {} columns and {sums} sums, its sizes and when it changes, and which positions are read; no names, values or queries",
+        schema.columns().len(),
+    )
+}
+
+impl std::fmt::Debug for Cx<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cx")
+    }
+}

@@ -1,0 +1,153 @@
+//! SQL: parsing, planning, and what each statement does.
+//!
+//! ```text
+//! text ── Statement ─┬─ SELECT, EXPLAIN ── context (DataFusion) ── table, filter, aggregate ── rows
+//!                    ├─ INSERT, UPDATE, DELETE, COPY ── write ── work (what a transaction changes)
+//!                    └─ CREATE, ALTER, DROP ── ddl ── catalog
+//! ```
+//! Rule    rows to change are selected by our own query, with all their columns; DataFusion's hooks for DML are never used: it hands
+//!         `DELETE .. WHERE x IN (SELECT ..)` to a provider without filters (apache/datafusion#24654).
+//! Source  DESIGN section 10
+
+pub(crate) mod aggregate;
+pub(crate) mod bytea;
+pub mod catalog;
+pub(crate) mod context;
+pub(crate) mod copy;
+pub(crate) mod ddl;
+pub(crate) mod explain;
+pub(crate) mod filter;
+pub(crate) mod params;
+pub(crate) mod sequence;
+pub(crate) mod settings;
+pub(crate) mod table;
+pub(crate) mod types;
+pub(crate) mod unique;
+pub(crate) mod work;
+pub(crate) mod write;
+
+use crate::error::{SqlError, SqlState};
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use std::sync::OnceLock;
+
+/// Longest text of statements, in bytes.
+pub const SQL_BYTES_MAX: usize = 16 << 20;
+/// Deepest nesting that is parsed.
+const DEPTH_MAX: usize = 64;
+
+/// A statement that was parsed.
+#[derive(Clone, Debug)]
+pub struct Statement(pub(crate) ast::Statement);
+
+impl std::fmt::Display for Statement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn syntax(error: &ParserError) -> SqlError {
+    match error {
+        ParserError::TokenizerError(why) | ParserError::ParserError(why) => {
+            SqlError::new(SqlState::SyntaxError, format!("syntax error: {why}"))
+        }
+        ParserError::RecursionLimitExceeded => {
+            SqlError::new(SqlState::ProgramLimitExceeded, format!("a statement is nested deeper than {DEPTH_MAX}"))
+        }
+    }
+}
+
+/// The statements of a text, in order.
+///
+/// # Errors
+/// [`SqlState::SyntaxError`]; [`SqlState::ProgramLimitExceeded`] above [`SQL_BYTES_MAX`].
+pub(crate) fn parse(text: &str) -> Result<Vec<Statement>, SqlError> {
+    if text.len() > SQL_BYTES_MAX {
+        let why = format!("{} bytes of SQL, at most {SQL_BYTES_MAX} are taken at once", text.len());
+        return Err(SqlError::new(SqlState::ProgramLimitExceeded, why));
+    }
+    if asks_catalog(text) {
+        // What tools ask of the system catalogue is put into words that the planner knows. These rules change what a query means, so
+        // they are kept away from all others.
+        static COMPAT: OnceLock<PostgresCompatibilityParser> = OnceLock::new();
+        let parsed = COMPAT.get_or_init(PostgresCompatibilityParser::new).parse(text).map_err(|e| syntax(&e))?;
+        return Ok(parsed.into_iter().map(Statement).collect());
+    }
+    let parsed = Parser::new(&PostgreSqlDialect {})
+        .with_recursion_limit(DEPTH_MAX)
+        .try_with_sql(text)
+        .and_then(|mut p| p.parse_statements())
+        .map_err(|e| syntax(&e))?;
+    Ok(parsed.into_iter().map(Statement).collect())
+}
+
+/// Whether a text reads the system catalogue.
+fn asks_catalog(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    ["pg_catalog", "pg_class", "pg_type", "pg_namespace", "pg_attribute", "pg_database", "regclass", "pg_settings"]
+        .iter()
+        .any(|name| lower.contains(name))
+}
+
+/// Whether a text is whole statements: it ends with a semicolon that stands in no string, comment or name.
+#[must_use]
+pub fn is_whole(text: &str) -> bool {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize();
+    let last = tokens.ok().and_then(|t| t.into_iter().rfind(|t| !matches!(t, Token::Whitespace(_))));
+    last == Some(Token::SemiColon)
+}
+
+/// An identifier as PostgreSQL reads it: folded to lower case unless quoted.
+pub(crate) fn fold(ident: &ast::Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// An identifier in quotes.
+pub(crate) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The name of a relation in the one schema that there is.
+///
+/// # Errors
+/// [`SqlState::UndefinedObject`] for another schema.
+pub(crate) fn relation(name: &ast::ObjectName) -> Result<String, SqlError> {
+    let parts: Vec<String> = name.0.iter().filter_map(|p| p.as_ident()).map(fold).collect();
+    match parts.as_slice() {
+        [name] => Ok(name.clone()),
+        [schema, name] | [_, schema, name] if schema == context::SCHEMA => Ok(name.clone()),
+        _ => Err(SqlError::new(
+            SqlState::UndefinedObject,
+            format!("there is no schema for \"{name}\": tables are in \"public\""),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_whole_where_its_last_semicolon_ends_it() {
+        for whole in ["SELECT 1;", "SELECT ';' ; -- done\n", "a; b;"] {
+            assert!(is_whole(whole), "{whole}");
+        }
+        for part in ["", "SELECT 1", "SELECT ';", "SELECT 1 -- ;", "SELECT 1; SELECT"] {
+            assert!(!is_whole(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_sql_is_a_syntax_error() {
+        for bad in ["SELEC", "SELECT (", "SELECT 'a", ")"] {
+            assert_eq!(parse(bad).unwrap_err().state, SqlState::SyntaxError, "{bad}");
+        }
+        let deep = format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000));
+        assert_eq!(parse(&deep).unwrap_err().state, SqlState::ProgramLimitExceeded);
+        let long = " ".repeat(SQL_BYTES_MAX + 1);
+        assert_eq!(parse(&long).unwrap_err().state, SqlState::ProgramLimitExceeded);
+    }
+}

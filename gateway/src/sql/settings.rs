@@ -1,0 +1,137 @@
+//! SET and SHOW: what a session may choose, and what drivers ask.
+
+use super::fold;
+use crate::error::{SqlError, SqlState};
+use datafusion::sql::sqlparser::ast::{self, Set};
+use std::collections::BTreeMap;
+
+/// Most settings that a session keeps which nothing here reads.
+const OTHERS_MAX: usize = 256;
+
+/// A session's settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings(BTreeMap<String, String>);
+
+/// Whether a line about the proof follows every answer.
+pub(crate) const NOTICES: &str = "fluence.notices";
+
+impl Default for Settings {
+    fn default() -> Self {
+        let known = [
+            ("application_name", ""),
+            ("bytea_output", "hex"),
+            ("client_encoding", "UTF8"),
+            ("client_min_messages", "notice"),
+            ("datestyle", "ISO, MDY"),
+            ("default_transaction_isolation", "serializable"),
+            ("default_transaction_read_only", "off"),
+            ("extra_float_digits", "1"),
+            ("integer_datetimes", "on"),
+            ("intervalstyle", "postgres"),
+            ("is_superuser", "on"),
+            ("max_identifier_length", "128"),
+            ("search_path", "\"$user\", public"),
+            ("server_encoding", "UTF8"),
+            ("server_version", "15.0"),
+            ("server_version_num", "150000"),
+            ("standard_conforming_strings", "on"),
+            ("statement_timeout", "0"),
+            ("timezone", "UTC"),
+            ("transaction_isolation", "serializable"),
+            ("transaction_read_only", "off"),
+            (NOTICES, "off"),
+        ];
+        Self(known.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+    }
+}
+
+impl Settings {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn is_on(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|v| matches!(v, "on" | "true" | "1" | "yes"))
+    }
+
+    /// The setting that SHOW asks for, with its name.
+    ///
+    /// # Errors
+    /// [`SqlState::UndefinedObject`].
+    pub(crate) fn show(&self, variable: &[ast::Ident]) -> Result<(String, String), SqlError> {
+        let words: Vec<String> = variable.iter().map(fold).collect();
+        let name = match words.join(" ").as_str() {
+            "transaction isolation level" => "transaction_isolation".to_owned(),
+            "time zone" => "timezone".to_owned(),
+            _ => words.join("."),
+        };
+        let value = self.get(&name).map(str::to_owned);
+        let value = value.ok_or_else(|| {
+            SqlError::new(SqlState::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
+        })?;
+        Ok((name, value))
+    }
+
+    /// Does a SET.
+    ///
+    /// # Errors
+    /// [`SqlError`] for what cannot be had: another encoding, another time zone, more settings than are kept.
+    pub(crate) fn set(&mut self, set: &Set) -> Result<(), SqlError> {
+        match set {
+            Set::SingleAssignment { variable, values, .. } => {
+                let name = variable.to_string().to_lowercase().replace('"', "");
+                let value: Vec<String> = values.iter().map(text_of).collect();
+                self.put(name, value.join(", "))
+            }
+            Set::SetTimeZone { value, .. } => self.put("timezone".to_owned(), text_of(value)),
+            Set::SetNames { charset_name, .. } => self.put("client_encoding".to_owned(), charset_name.value.clone()),
+            // Every transaction is serializable, which is what any level asks at most.
+            Set::SetTransaction { .. } | Set::SetNamesDefault {} | Set::SetRole { role_name: None, .. } => Ok(()),
+            Set::SetSessionParam(_) => Ok(()),
+            other => Err(SqlError::unsupported(format!("SET {other}"))),
+        }
+    }
+
+    fn put(&mut self, name: String, value: String) -> Result<(), SqlError> {
+        let refuse = |why: &str| Err(SqlError::new(SqlState::FeatureNotSupported, why.to_owned()));
+        match name.as_str() {
+            "client_encoding" if !matches!(value.to_lowercase().as_str(), "utf8" | "utf-8" | "unicode" | "default") => {
+                refuse("only the encoding UTF8 is supported")
+            }
+            "timezone"
+                if !matches!(value.to_lowercase().as_str(), "utc" | "etc/utc" | "gmt" | "default" | "local" | "0") =>
+            {
+                refuse("only the time zone UTC is supported")
+            }
+            "standard_conforming_strings" if matches!(value.as_str(), "off" | "false" | "0") => {
+                refuse("strings are always standard conforming")
+            }
+            "server_version" | "server_version_num" | "server_encoding" | "integer_datetimes" | "is_superuser" => {
+                Err(SqlError::new(SqlState::InvalidParameter, format!("parameter \"{name}\" cannot be changed")))
+            }
+            _ if !self.0.contains_key(&name)
+                && (self.0.len() >= OTHERS_MAX || name.len() > 128 || value.len() > 4096) =>
+            {
+                Err(SqlError::new(
+                    SqlState::ProgramLimitExceeded,
+                    format!("a session keeps at most {OTHERS_MAX} settings"),
+                ))
+            }
+            _ => {
+                self.0.insert(name, value);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn text_of(expr: &ast::Expr) -> String {
+    match expr {
+        ast::Expr::Value(v) => match &v.value {
+            ast::Value::SingleQuotedString(t) | ast::Value::DoubleQuotedString(t) => t.clone(),
+            other => other.to_string(),
+        },
+        ast::Expr::Identifier(i) => i.value.clone(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,404 @@
+//! A table as DataFusion sees it: a provider that pushes down, and the scan that fetches, verifies and decrypts.
+//!
+//! Copies     of a table and its indexes, the copy is read whose sort key says most of the filters.
+//! Own writes a table that the transaction has changed is read whole, and what was changed laid over it.
+//! Never      statistics: DataFusion would answer COUNT from them, without a proof.
+//! Source     DESIGN section 10
+
+use super::catalog::{Catalog, TableDef};
+use super::filter::{self, Pushed};
+use super::work::Work;
+use crate::store::Store;
+use async_trait::async_trait;
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
+use datafusion::arrow::compute::{SortOptions, filter_record_batch};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::Session;
+use datafusion::common::cast::as_boolean_array;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, Result};
+use datafusion::datasource::{TableProvider, TableType};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use fluence_client::{KeyRange, Select};
+use futures::{StreamExt, TryStreamExt};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// A table of one transaction.
+pub(crate) struct FluenceTable {
+    pub(crate) def: Arc<TableDef>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) work: Arc<Work>,
+    /// The sealed schemas by name.
+    pub(crate) physical: Arc<Catalog>,
+    /// Whether columns that SQL does not show are there too, as a statement that rewrites rows needs them.
+    hidden: bool,
+    /// Whether anything is pushed down; tests compare both.
+    pushdown: bool,
+    schema: SchemaRef,
+}
+
+impl fmt::Debug for FluenceTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FluenceTable({:?})", self.def.name)
+    }
+}
+
+/// The copy of a table that a scan reads.
+struct Copy<'a> {
+    physical: &'a str,
+    key: Vec<String>,
+}
+
+impl FluenceTable {
+    pub(crate) fn new(
+        def: Arc<TableDef>,
+        store: Arc<dyn Store>,
+        work: Arc<Work>,
+        physical: Arc<Catalog>,
+        hidden: bool,
+        pushdown: bool,
+    ) -> Self {
+        let schema = def.arrow(hidden);
+        Self { def, store, work, physical, hidden, pushdown, schema }
+    }
+
+    /// The table's copies: itself first.
+    fn copies(&self) -> Vec<Copy<'_>> {
+        let mut copies = vec![Copy { physical: &self.def.physical, key: self.def.key.clone() }];
+        copies.extend(self.def.indexes.iter().map(|index| {
+            let mut key = index.columns.clone();
+            key.extend(self.def.key.iter().filter(|k| !index.columns.contains(k)).cloned());
+            Copy { physical: &index.physical, key }
+        }));
+        copies
+    }
+
+    /// The copy that serves `filters` best, and what it says of them. Of equals, the first.
+    fn best(&self, filters: &[&Expr]) -> (Copy<'_>, Pushed) {
+        let mut best: Option<(Copy<'_>, Pushed)> = None;
+        for copy in self.copies() {
+            let filters: &[&Expr] = if self.pushdown { filters } else { &[] };
+            let pushed = filter::push(&self.def, &copy.key, filters);
+            if best.as_ref().is_none_or(|(_, b)| pushed.depth > b.depth) {
+                best = Some((copy, pushed));
+            }
+        }
+        best.expect("a table is its own first copy")
+    }
+
+    /// The copy and range that say all of `filters` exactly, where there is one, and nothing was changed that a node does not know.
+    pub(crate) fn exact(&self, filters: &[Expr]) -> Option<(String, KeyRange)> {
+        if !self.pushdown || !self.work.delta(&self.def.physical).is_empty() {
+            return None;
+        }
+        let (copy, pushed) = self.best(&filters.iter().collect::<Vec<_>>());
+        pushed.exact.iter().all(|e| *e).then(|| (copy.physical.to_owned(), pushed.range))
+    }
+
+    /// Places in the sealed schema of the columns that are shown here.
+    fn places(&self) -> Vec<usize> {
+        (0..self.def.columns.len()).filter(|i| self.hidden || !self.def.columns[*i].hidden).collect()
+    }
+}
+
+#[async_trait]
+impl TableProvider for FluenceTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// A comparison of a key column is always done here, exactly: by the range where that can say it, else on the rows read. The planner
+    /// asks more than once, each time of some of the filters, so what the range will say of all of them is not known yet.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let keys: Vec<String> = self.copies().into_iter().flat_map(|c| c.key).collect();
+        let done = |f: &&Expr| self.pushdown && filter::is_comparison(&self.def, &keys, f);
+        Ok(filters
+            .iter()
+            .map(
+                |f| if done(f) { TableProviderFilterPushDown::Exact } else { TableProviderFilterPushDown::Unsupported },
+            )
+            .collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let places = self.places();
+        let columns: Vec<usize> = match projection {
+            Some(projection) => projection.iter().map(|i| places[*i]).collect(),
+            None => places,
+        };
+        let changed = !self.work.delta(&self.def.physical).is_empty();
+        let (copy, pushed) = self.best(&filters.iter().collect::<Vec<_>>());
+        // What the range does not say is evaluated on the rows; so is everything where the transaction's own rows are laid over them.
+        let rest: Vec<Expr> = filters
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| changed || pushed.exact.get(*i) != Some(&true))
+            .map(|(_, f)| f.clone())
+            .collect();
+        let residual = self.residual(state, rest)?;
+        let (physical, range, ordered) = match changed {
+            true => (self.def.physical.as_str(), KeyRange::ALL, Vec::new()),
+            false => (copy.physical, pushed.range, copy.key),
+        };
+        let limit = limit.filter(|_| !changed && residual.is_none());
+        Ok(Arc::new(VerifiedScan::new(self, physical, range, columns, ordered, residual, limit, changed)))
+    }
+}
+
+/// Filters that are evaluated on the rows read.
+#[derive(Clone, Debug)]
+struct Residual {
+    text: String,
+    /// Over all columns of the sealed schema.
+    predicate: Arc<dyn PhysicalExpr>,
+    /// Places of the columns that it reads.
+    reads: Vec<usize>,
+}
+
+impl FluenceTable {
+    fn residual(&self, state: &dyn Session, filters: Vec<Expr>) -> Result<Option<Residual>> {
+        let bare = |e: Expr| {
+            e.transform(|e| {
+                Ok(match e {
+                    Expr::Column(c) => {
+                        Transformed::yes(Expr::Column(datafusion::common::Column::new_unqualified(c.name)))
+                    }
+                    other => Transformed::no(other),
+                })
+            })
+        };
+        let filters = filters.into_iter().map(|f| bare(f).map(|t| t.data)).collect::<Result<Vec<_>>>()?;
+        let Some(all) = conjunction(filters) else { return Ok(None) };
+        let schema = DFSchema::try_from(self.def.arrow(true))?;
+        let text = all.to_string();
+        let names = all.column_refs();
+        let named = |i: &usize| names.iter().any(|c| c.name == self.def.columns[*i].name);
+        let reads = (0..self.def.columns.len()).filter(named).collect();
+        Ok(Some(Residual { text, predicate: state.create_physical_expr(all, &schema)?, reads }))
+    }
+}
+
+/// Fetches a range's rows, verifies and decrypts them.
+#[derive(Clone)]
+struct VerifiedScan {
+    def: Arc<TableDef>,
+    store: Arc<dyn Store>,
+    work: Arc<Work>,
+    physical: String,
+    range: KeyRange,
+    /// Places in the sealed schema.
+    columns: Vec<usize>,
+    residual: Option<Residual>,
+    limit: Option<usize>,
+    /// Whether the transaction's own changes are laid over it.
+    changed: bool,
+    schema: SchemaRef,
+    properties: Arc<PlanProperties>,
+}
+
+impl VerifiedScan {
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        table: &FluenceTable,
+        physical: &str,
+        range: KeyRange,
+        columns: Vec<usize>,
+        ordered: Vec<String>,
+        residual: Option<Residual>,
+        limit: Option<usize>,
+        changed: bool,
+    ) -> Self {
+        let def = &table.def;
+        let all = def.arrow(true);
+        let schema = Arc::new(Schema::new(columns.iter().map(|c| all.field(*c).clone()).collect::<Vec<_>>()));
+        // Rows come in the order of the copy's key: as far as its columns are read.
+        let mut ordering = Vec::new();
+        for key in ordered {
+            let at = columns.iter().position(|c| def.columns[*c].physical == key);
+            let Some(at) = at else { break };
+            let expr: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(at).name(), at));
+            ordering.push(PhysicalSortExpr::new(expr, SortOptions { descending: false, nulls_first: true }));
+        }
+        let equivalence = EquivalenceProperties::new_with_orderings(Arc::clone(&schema), [ordering]);
+        let properties = PlanProperties::new(
+            equivalence,
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Self {
+            def: Arc::clone(def),
+            store: Arc::clone(&table.store),
+            work: Arc::clone(&table.work),
+            physical: physical.to_owned(),
+            range,
+            columns,
+            residual,
+            limit,
+            changed,
+            schema,
+            properties: Arc::new(properties),
+        }
+    }
+
+    async fn rows(self) -> Result<Vec<RecordBatch>> {
+        let names = |places: &[usize]| places.iter().map(|c| self.def.columns[*c].physical.clone()).collect::<Vec<_>>();
+        let read: Vec<usize> = if self.changed {
+            (0..self.def.columns.len()).collect()
+        } else {
+            let mut read = self.columns.clone();
+            for place in self.residual.iter().flat_map(|r| &r.reads) {
+                if !read.contains(place) {
+                    read.push(*place);
+                }
+            }
+            if read.is_empty() {
+                // A scan of no column, as COUNT(*) asks for, reads the key: some column must say how many rows there are.
+                read.extend(self.def.place(&self.def.key[0]));
+            }
+            read
+        };
+        let select = Select { range: self.range.clone(), columns: names(&read), limit: self.limit.map(|l| l as u64) };
+        let (mut batches, evidence) = self.store.read(&self.physical, &select).await?;
+        self.work.saw(&self.physical, &evidence, false)?;
+        if self.changed {
+            batches = self.work.delta(&self.physical).over(batches);
+        }
+        if let Some(residual) = &self.residual {
+            batches = self.kept(residual, &read, batches)?;
+        }
+        let wanted: Vec<usize> =
+            self.columns.iter().map(|c| read.iter().position(|r| r == c).expect("it was read")).collect();
+        let renamed = |batch: RecordBatch| {
+            let columns = wanted.iter().map(|i| Arc::clone(batch.column(*i))).collect();
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+        };
+        batches.into_iter().map(renamed).collect()
+    }
+}
+
+impl VerifiedScan {
+    /// The rows for which what is left of the filters is true.
+    fn kept(&self, residual: &Residual, read: &[usize], batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        // The predicate names places among all columns; those that it does not read are NULL.
+        let all = self.def.arrow(true);
+        let fields: Vec<_> = all.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let mut kept = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let column = |place: usize| match read.iter().position(|r| *r == place) {
+                Some(at) => Arc::clone(batch.column(at)),
+                None => new_null_array(schema.field(place).data_type(), batch.num_rows()),
+            };
+            let whole = RecordBatch::try_new(Arc::clone(&schema), (0..schema.fields().len()).map(column).collect())?;
+            let mask = residual.predicate.evaluate(&whole)?.into_array(batch.num_rows())?;
+            kept.push(filter_record_batch(&batch, as_boolean_array(&mask)?)?);
+        }
+        Ok(kept)
+    }
+}
+
+impl fmt::Debug for VerifiedScan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VerifiedScan({:?})", self.physical)
+    }
+}
+
+/// A range in words.
+pub(crate) fn range_text(key: &[String], range: &KeyRange) -> String {
+    let side = |values: &[fluence_client::Value]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let keys = |n: usize| key.iter().take(n).cloned().collect::<Vec<_>>().join(", ");
+    let mut parts = Vec::new();
+    match (&range.lower, &range.upper) {
+        (Bound::Included(a), Bound::Included(b)) if a == b => {
+            parts.push(format!("({}) = ({})", keys(a.len()), side(a)))
+        }
+        (lower, upper) => {
+            match lower {
+                Bound::Unbounded => {}
+                Bound::Included(v) => parts.push(format!("({}) >= ({})", keys(v.len()), side(v))),
+                Bound::Excluded(v) => parts.push(format!("({}) > ({})", keys(v.len()), side(v))),
+            }
+            match upper {
+                Bound::Unbounded => {}
+                Bound::Included(v) => parts.push(format!("({}) <= ({})", keys(v.len()), side(v))),
+                Bound::Excluded(v) => parts.push(format!("({}) < ({})", keys(v.len()), side(v))),
+            }
+        }
+    }
+    if parts.is_empty() { "all".to_owned() } else { parts.join(" and ") }
+}
+
+impl DisplayAs for VerifiedScan {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.schema.fields().iter().map(|f| f.name().as_str()).collect();
+        let key = self.def.indexes.iter().find(|i| i.physical == self.physical);
+        let key = key.map_or(&self.def.key, |i| &i.columns);
+        write!(f, "VerifiedScan: {}, columns=[{}]", self.physical, names.join(", "))?;
+        write!(f, ", range={}", range_text(key, &self.range))?;
+        if let Some(residual) = &self.residual {
+            write!(f, ", filter={}", residual.text)?;
+        }
+        if let Some(limit) = self.limit {
+            write!(f, ", limit={limit}")?;
+        }
+        if self.changed { f.write_str(", with the transaction's own changes") } else { Ok(()) }
+    }
+}
+
+impl ExecutionPlan for VerifiedScan {
+    fn name(&self) -> &'static str {
+        "VerifiedScan"
+    }
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+    fn fetch(&self) -> Option<usize> {
+        self.limit
+    }
+    fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        // Rows that are looked at here are cut by whoever asked.
+        let whole = self.changed || self.residual.is_some();
+        (!whole).then(|| Arc::new(Self { limit, ..self.clone() }) as Arc<dyn ExecutionPlan>)
+    }
+    fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let rows = self.clone().rows();
+        let stream = futures::stream::once(rows)
+            .map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok::<_, DataFusionError>)))
+            .try_flatten()
+            .boxed();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
+    }
+}

@@ -1,0 +1,238 @@
+//! A transaction at work: the versions that were read, and what is to be written, so that it reads its own writes.
+//!
+//! Rule    what a table shows inside a transaction is its certified rows, less those retracted here, and those written here: as bags of whole
+//!         rows. One read of a table at another version than before is a conflict, at once.
+//! Source  DESIGN sections 7 and 10
+
+use crate::error::{SqlError, SqlState};
+use crate::store::{Store, Write};
+use datafusion::arrow::array::{BooleanArray, RecordBatch};
+use datafusion::arrow::compute::filter_record_batch;
+use fluence_client::key::Keys;
+use fluence_client::query::Evidence;
+use fluence_types::{Height, Version};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What a transaction changes in one physical table: whole rows, in the order of the sealed schema.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Delta {
+    plus: Vec<RecordBatch>,
+    minus: Vec<RecordBatch>,
+}
+
+impl Delta {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.plus.is_empty() && self.minus.is_empty()
+    }
+
+    /// The rows of a bag after the change.
+    pub(crate) fn over(&self, certified: Vec<RecordBatch>) -> Vec<RecordBatch> {
+        let mut gone = count(&self.minus);
+        let mut rows = Vec::with_capacity(certified.len() + self.plus.len());
+        // A row that was written and retracted again is gone from what was written; else from what was certified.
+        for batch in certified.iter().chain(&self.plus) {
+            rows.extend(without(batch, &mut gone));
+        }
+        rows
+    }
+
+    /// The change without what cancels out.
+    fn net(&self) -> Vec<(RecordBatch, Vec<i8>)> {
+        let (mut minus, mut plus) = (count(&self.minus), count(&self.plus));
+        let weighed = |batch: RecordBatch, weight: i8| {
+            let weights = vec![weight; batch.num_rows()];
+            (batch, weights)
+        };
+        let mut net: Vec<_> = self.plus.iter().filter_map(|b| without(b, &mut minus)).map(|b| weighed(b, 1)).collect();
+        net.extend(self.minus.iter().filter_map(|b| without(b, &mut plus)).map(|b| weighed(b, -1)));
+        net
+    }
+}
+
+/// How often each whole row stands in the batches.
+fn count(batches: &[RecordBatch]) -> HashMap<Vec<u8>, u64> {
+    let mut counts = HashMap::new();
+    for batch in batches {
+        let keys = Keys::of(batch.columns());
+        for row in 0..batch.num_rows() {
+            *counts.entry(keys.get(row).to_vec()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// The rows of a batch that are not among `gone`, which loses those that were found.
+fn without(batch: &RecordBatch, gone: &mut HashMap<Vec<u8>, u64>) -> Option<RecordBatch> {
+    if gone.is_empty() {
+        return (batch.num_rows() > 0).then(|| batch.clone());
+    }
+    let keys = Keys::of(batch.columns());
+    let keep: BooleanArray = (0..batch.num_rows())
+        .map(|row| match gone.get_mut(keys.get(row)) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                Some(false)
+            }
+            _ => Some(true),
+        })
+        .collect();
+    if keep.true_count() == keep.len() {
+        return (batch.num_rows() > 0).then(|| batch.clone());
+    }
+    let kept = filter_record_batch(batch, &keep).expect("a mask of the batch's length");
+    (kept.num_rows() > 0).then_some(kept)
+}
+
+/// What a transaction cost, for the line under an answer.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Cost {
+    pub(crate) height: Height,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    pub(crate) openings: u64,
+    pub(crate) requests: u64,
+    pub(crate) ms: f64,
+    pub(crate) scans: u64,
+    pub(crate) proven: u64,
+}
+
+impl Cost {
+    /// The line under an answer.
+    pub(crate) fn line(&self) -> String {
+        let Self { height, rows, bytes, openings, requests, ms, scans, proven } = self;
+        format!(
+            "verified at height {height}: {rows} rows in {proven} proven sums and {} scans, {openings} cells opened, {bytes} bytes, {requests} requests, {ms:.1} ms",
+            scans - proven
+        )
+    }
+}
+
+/// A state that can be gone back to.
+#[derive(Clone, Default, Debug)]
+struct State {
+    reads: BTreeMap<String, Version>,
+    deltas: BTreeMap<String, Delta>,
+}
+
+/// A transaction. Shared by the tables of its statements' plans.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    state: Mutex<State>,
+    savepoints: Mutex<Vec<(String, BTreeMap<String, Delta>)>>,
+    cost: Mutex<Cost>,
+}
+
+fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Work {
+    /// Notes what a read rested on.
+    pub(crate) fn saw(&self, table: &str, evidence: &Evidence, proven: bool) -> Result<(), SqlError> {
+        self.observe(table, evidence.version)?;
+        let mut cost = lock(&self.cost);
+        cost.height = cost.height.max(evidence.height);
+        cost.rows += evidence.rows;
+        cost.bytes += evidence.native_bytes + evidence.plan_bytes;
+        cost.openings += evidence.openings;
+        cost.requests += evidence.requests;
+        cost.ms += evidence.native_ms;
+        cost.scans += 1;
+        cost.proven += u64::from(proven);
+        Ok(())
+    }
+
+    /// Notes the version that a table was read at.
+    pub(crate) fn observe(&self, table: &str, version: Version) -> Result<(), SqlError> {
+        let mut state = lock(&self.state);
+        match state.reads.get(table) {
+            Some(read) if *read != version => Err(SqlError::new(
+                SqlState::SerializationFailure,
+                format!("could not serialize access: \"{table}\" was read at version {read} and is at {version} now"),
+            )
+            .hint("run the transaction again")),
+            _ => {
+                state.reads.insert(table.to_owned(), version);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a table was read.
+    pub(crate) fn has_seen(&self, table: &str) -> bool {
+        lock(&self.state).reads.contains_key(table)
+    }
+
+    /// What is to be written to a table.
+    pub(crate) fn delta(&self, table: &str) -> Delta {
+        lock(&self.state).deltas.get(table).cloned().unwrap_or_default()
+    }
+
+    /// Adds to it.
+    pub(crate) fn write(&self, table: &str, plus: Option<RecordBatch>, minus: Option<RecordBatch>) {
+        let mut state = lock(&self.state);
+        let delta = state.deltas.entry(table.to_owned()).or_default();
+        delta.plus.extend(plus.filter(|b| b.num_rows() > 0));
+        delta.minus.extend(minus.filter(|b| b.num_rows() > 0));
+    }
+
+    pub(crate) fn cost(&self) -> Cost {
+        *lock(&self.cost)
+    }
+
+    /// Starts to count anew, for the next statement.
+    pub(crate) fn reset_cost(&self) {
+        *lock(&self.cost) = Cost::default();
+    }
+
+    /// Whether the reads must be looked at once more before it is said that they were true at one moment: one read was.
+    pub(crate) fn needs_a_look(&self) -> bool {
+        lock(&self.state).reads.len() > 1
+    }
+
+    pub(crate) fn writes(&self) -> bool {
+        lock(&self.state).deltas.values().any(|d| !d.is_empty())
+    }
+
+    pub(crate) fn savepoint(&self, name: &str) {
+        let deltas = lock(&self.state).deltas.clone();
+        lock(&self.savepoints).push((name.to_owned(), deltas));
+    }
+
+    /// Goes back to a savepoint, which stays. What was read stays read.
+    pub(crate) fn rollback_to(&self, name: &str) -> Result<(), SqlError> {
+        let mut savepoints = lock(&self.savepoints);
+        let at = savepoints.iter().rposition(|(n, _)| n == name).ok_or_else(|| no_savepoint(name))?;
+        savepoints.truncate(at + 1);
+        lock(&self.state).deltas = savepoints[at].1.clone();
+        Ok(())
+    }
+
+    /// Forgets a savepoint and those after it; what was done since stays.
+    pub(crate) fn release(&self, name: &str) -> Result<(), SqlError> {
+        let mut savepoints = lock(&self.savepoints);
+        let at = savepoints.iter().rposition(|(n, _)| n == name).ok_or_else(|| no_savepoint(name))?;
+        savepoints.truncate(at);
+        Ok(())
+    }
+
+    /// Has it happen. `None` where there was nothing to do or to look at.
+    pub(crate) async fn commit(&self, store: &dyn Store) -> Result<Option<Height>, SqlError> {
+        let State { reads, deltas } = lock(&self.state).clone();
+        let writes: Vec<Write> = deltas
+            .into_iter()
+            .map(|(table, delta)| Write { table, rows: delta.net() })
+            .filter(|w| !w.rows.is_empty())
+            .collect();
+        if writes.is_empty() && reads.len() < 2 {
+            return Ok(None);
+        }
+        let reads: Vec<_> = reads.into_iter().collect();
+        store.commit(&reads, writes).await.map(Some)
+    }
+}
+
+fn no_savepoint(name: &str) -> SqlError {
+    SqlError::new(SqlState::InvalidSavepoint, format!("savepoint \"{name}\" does not exist"))
+}

@@ -1,0 +1,112 @@
+//! What the SQL layer asks of a database: schemas, verified reads, proven aggregates, and commits that are all or nothing.
+//!
+//! Contract  every read names the version it was true at; a commit names the versions it follows from and is refused with
+//!           [`SqlState::SerializationFailure`] where one of them is no longer the last.
+//! Why       the layer above is free of the transport's type, and of how rows are sealed and fetched.
+
+use crate::error::SqlError;
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use fluence_client::query::Evidence;
+use fluence_client::schema::TableSchema;
+use fluence_client::{Aggregate, AggregateValue, ClientError, Database, KeyRange, Select, Transport};
+use fluence_types::{Height, Version};
+use std::sync::Arc;
+
+#[cfg(doc)]
+use crate::error::SqlState;
+
+/// What a transaction does to one table.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The table.
+    pub table: String,
+    /// Rows with the weight of each: +1 new, -1 retracted. A retracted row was read at the version that the commit names.
+    pub rows: Vec<(RecordBatch, Vec<i8>)>,
+}
+
+/// A database, as the SQL layer sees it.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Schemas of all tables, in order of creation.
+    async fn tables(&self) -> Result<Vec<Arc<TableSchema>>, SqlError>;
+
+    /// Creates an empty table.
+    async fn create_table(&self, schema: TableSchema) -> Result<(), SqlError>;
+
+    /// The verified rows of a range, in key order.
+    async fn read(&self, table: &str, select: &Select) -> Result<(Vec<RecordBatch>, Evidence), SqlError>;
+
+    /// Proven aggregates over a range.
+    async fn aggregates(
+        &self,
+        table: &str,
+        range: &KeyRange,
+        aggregates: &[Aggregate],
+    ) -> Result<(Vec<AggregateValue>, Evidence), SqlError>;
+
+    /// Has all of `writes` happen at one height, if every table of `reads` is still at the version named. Without writes, says whether
+    /// there was a moment at which all of the reads were true. Gives the height.
+    async fn commit(&self, reads: &[(String, Version)], writes: Vec<Write>) -> Result<Height, SqlError>;
+
+    /// Has a table hold nothing, without reading it.
+    async fn clear(&self, table: &str) -> Result<(), SqlError>;
+}
+
+#[async_trait]
+impl<T: Transport + 'static> Store for Database<T> {
+    async fn tables(&self) -> Result<Vec<Arc<TableSchema>>, SqlError> {
+        Ok(Self::tables(self).await?.into_iter().map(Arc::new).collect())
+    }
+
+    async fn create_table(&self, schema: TableSchema) -> Result<(), SqlError> {
+        Self::create_table(self, schema).await?;
+        Ok(())
+    }
+
+    async fn read(&self, table: &str, select: &Select) -> Result<(Vec<RecordBatch>, Evidence), SqlError> {
+        let answered = self.table(table).await?.rows(select).await?;
+        Ok((answered.value, answered.evidence))
+    }
+
+    async fn aggregates(
+        &self,
+        table: &str,
+        range: &KeyRange,
+        aggregates: &[Aggregate],
+    ) -> Result<(Vec<AggregateValue>, Evidence), SqlError> {
+        let answered = self.table(table).await?.aggregates(range, aggregates).await?;
+        Ok((answered.value, answered.evidence))
+    }
+
+    async fn commit(&self, reads: &[(String, Version)], writes: Vec<Write>) -> Result<Height, SqlError> {
+        let mut transaction = self.transaction();
+        for (table, version) in reads {
+            transaction.observe(&self.table(table).await?, *version)?;
+        }
+        for write in writes {
+            let table = self.table(&write.table).await?;
+            for (batch, weights) in &write.rows {
+                transaction.weigh(&table, batch, weights)?;
+            }
+        }
+        match transaction.commit().await {
+            Ok(committed) => Ok(committed.height),
+            Err(error) if unknown_outcome(&error) => Err(SqlError::new(
+                crate::error::SqlState::ConnectionFailure,
+                format!("it is not known whether the transaction was committed: {error}"),
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn clear(&self, table: &str) -> Result<(), SqlError> {
+        self.table(table).await?.clear().await?;
+        Ok(())
+    }
+}
+
+/// Whether an operation that ended so may have been ordered all the same.
+fn unknown_outcome(error: &ClientError) -> bool {
+    matches!(error, ClientError::Transport(_))
+}

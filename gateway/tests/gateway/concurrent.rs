@@ -1,0 +1,66 @@
+//! Several gateways on one database: no update is lost, and no rule of a table is broken between them.
+
+use crate::real::{fresh, real, rows, run, tag};
+use fluence_gateway::session::GatewayOptions;
+use std::collections::BTreeSet;
+
+#[tokio::test]
+async fn counters_of_two_gateways_lose_no_update() {
+    let real = real().await;
+    let setup = &mut real.gateway(GatewayOptions::default()).session("a", "db").await.unwrap();
+    tag(setup, "CREATE TABLE t (id bigint PRIMARY KEY, n bigint); INSERT INTO t VALUES (1, 0)").await;
+    let mut tasks = Vec::new();
+    for _ in 0..2 {
+        let gateway = real.gateway(fresh());
+        for _ in 0..2 {
+            let gateway = gateway.clone();
+            tasks.push(tokio::spawn(async move {
+                let mut s = gateway.session("x", "db").await.unwrap();
+                let mut done = 0i64;
+                for _ in 0..5 {
+                    match run(&mut s, "UPDATE t SET n = n + 1 WHERE id = 1").await {
+                        Ok(_) => done += 1,
+                        Err(error) => assert_eq!(error.state.code(), "40001", "{error:?}"),
+                    }
+                }
+                done
+            }));
+        }
+    }
+    let mut done = 0;
+    for task in tasks {
+        done += task.await.unwrap();
+    }
+    assert!(done > 0);
+    assert_eq!(rows(setup, "SELECT n FROM t").await, [done.to_string()]);
+}
+
+#[tokio::test]
+async fn serial_numbers_of_two_gateways_are_never_the_same() {
+    let real = real().await;
+    let (a, b) = (real.gateway(fresh()), real.gateway(fresh()));
+    let (a, b) = (&mut a.session("a", "db").await.unwrap(), &mut b.session("b", "db").await.unwrap());
+    tag(a, "CREATE TABLE t (id bigserial PRIMARY KEY, v bigint)").await;
+    let mut ids = BTreeSet::new();
+    for _ in 0..3 {
+        for s in [&mut *a, &mut *b] {
+            for id in rows(s, "INSERT INTO t (v) VALUES (1), (2) RETURNING id").await {
+                assert!(ids.insert(id));
+            }
+        }
+    }
+    assert_eq!(rows(a, "SELECT count(*) FROM t").await, ["12"]);
+}
+
+#[tokio::test]
+async fn one_key_of_two_gateways_is_inserted_once() {
+    let real = real().await;
+    let (a, b) = (real.gateway(fresh()), real.gateway(fresh()));
+    let (a, b) = (&mut a.session("a", "db").await.unwrap(), &mut b.session("b", "db").await.unwrap());
+    tag(a, "CREATE TABLE t (id bigint PRIMARY KEY, v bigint)").await;
+    tag(a, "BEGIN; INSERT INTO t VALUES (1, 1)").await;
+    tag(b, "INSERT INTO t VALUES (1, 2)").await;
+    let error = run(a, "COMMIT").await.unwrap_err();
+    assert_eq!(error.state.code(), "40001");
+    assert_eq!(rows(a, "SELECT v FROM t").await, ["2"]);
+}

@@ -1,0 +1,15 @@
+//! The gateway against real engines in one process: what SQL does, what is pushed down, and what the server does to strangers.
+
+#[allow(dead_code)]
+#[path = "../../../client/tests/network/local.rs"]
+mod local;
+
+mod concurrent;
+mod ddl;
+mod dml;
+mod liars;
+mod pushdown;
+mod query;
+mod real;
+mod server;
+mod transactions;

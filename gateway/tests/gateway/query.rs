@@ -1,0 +1,114 @@
+//! Queries: what DataFusion gives on verified rows, settings, prepared statements, the system catalogue.
+
+use crate::real::{rows, say, session, state, tag};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::scalar::ScalarValue;
+use fluence_gateway::SqlSession;
+
+async fn with_rows() -> SqlSession {
+    let mut s = session().await;
+    tag(&mut s, "CREATE TABLE a (id bigint PRIMARY KEY, g text, n bigint); CREATE TABLE b (id bigint PRIMARY KEY, aid bigint, v numeric(6,2))").await;
+    tag(&mut s, "INSERT INTO a VALUES (1, 'x', 1), (2, 'x', 2), (3, 'y', 3), (4, NULL, NULL)").await;
+    tag(&mut s, "INSERT INTO b VALUES (1, 1, 1.50), (2, 1, 2.25), (3, 3, 3.00), (4, 9, 4.00)").await;
+    s
+}
+
+#[tokio::test]
+async fn joins_windows_groups_and_subqueries() {
+    let s = &mut with_rows().await;
+    for (text, expected) in [
+        ("SELECT a.id, sum(b.v) FROM a JOIN b ON b.aid = a.id GROUP BY a.id ORDER BY 1", vec!["1|3.75", "3|3.00"]),
+        (
+            "SELECT a.id, b.id FROM a LEFT JOIN b ON b.aid = a.id WHERE b.id IS NULL ORDER BY 1",
+            vec!["2|NULL", "4|NULL"],
+        ),
+        (
+            "SELECT g, count(*), avg(n) FROM a GROUP BY g ORDER BY g NULLS LAST",
+            vec!["x|2|1.5", "y|1|3.0", "NULL|1|NULL"],
+        ),
+        (
+            "SELECT id, row_number() OVER (PARTITION BY g ORDER BY id DESC) FROM a WHERE g = 'x' ORDER BY id",
+            vec!["1|2", "2|1"],
+        ),
+        ("WITH t AS (SELECT n FROM a WHERE n > 1) SELECT max(n), min(n) FROM t", vec!["3|2"]),
+        ("SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.aid = a.id) ORDER BY id", vec!["1", "3"]),
+        ("SELECT id FROM a WHERE n > (SELECT avg(n) FROM a)", vec!["3"]),
+        ("SELECT id FROM a UNION SELECT id FROM b EXCEPT SELECT 1 ORDER BY 1", vec!["2", "3", "4"]),
+        ("SELECT x.id FROM a x JOIN a y ON x.id = y.id + 1 ORDER BY 1", vec!["2", "3", "4"]),
+        ("SELECT count(*), count(n), sum(n), avg(n), min(id) FROM a", vec!["4|3|6|2.0|1"]),
+        ("SELECT count(*), sum(n) FROM a WHERE id > 100", vec!["0|NULL"]),
+        ("SELECT id FROM a ORDER BY id LIMIT 2 OFFSET 1", vec!["2", "3"]),
+        ("SELECT id FROM a ORDER BY id DESC LIMIT 1", vec!["4"]),
+    ] {
+        assert_eq!(rows(s, text).await, expected, "{text}");
+    }
+    for (text, code) in [
+        ("SELECT nosuch FROM a", "42703"),
+        ("SELECT id FROM a, b", "42702"),
+        ("SELECT nosuch(1)", "42883"),
+        ("SELECT 1 / 0", "22012"),
+        ("SELEC 1", "42601"),
+        ("SELECT 'x'::bigint", "22P02"),
+        ("GRANT SELECT ON a TO bob", "0A000"),
+    ] {
+        assert_eq!(state(s, text).await, code, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn parameters_have_types_and_are_values_only() {
+    let s = &mut with_rows().await;
+    for (text, types) in [
+        ("SELECT id FROM a WHERE n = $1 AND g = $2", vec![DataType::Int64, DataType::Utf8]),
+        ("INSERT INTO a VALUES ($1, $2, $3)", vec![DataType::Int64, DataType::Utf8, DataType::Int64]),
+        ("UPDATE b SET v = $1 WHERE id = $2", vec![DataType::Decimal128(6, 2), DataType::Int64]),
+        ("SELECT $1::date", vec![DataType::Date32]),
+        ("SELECT $1", vec![DataType::Utf8]),
+    ] {
+        let statement = s.parse(text).unwrap().pop().unwrap();
+        assert_eq!(s.prepare(statement, Vec::new()).await.unwrap().params, types, "{text}");
+    }
+    let statement = s.parse("INSERT INTO a VALUES ($1, $2, $3) RETURNING *").unwrap().pop().unwrap();
+    let prepared = s.prepare(statement, Vec::new()).await.unwrap();
+    let nasty = "'); DROP TABLE a; --\\";
+    let values =
+        vec![ScalarValue::Int64(Some(-7)), ScalarValue::Utf8(Some(nasty.to_owned())), ScalarValue::Int64(None)];
+    let said = say(s.execute(&prepared, values).await.unwrap()).await.unwrap();
+    assert_eq!(said.rows, [format!("-7|{nasty}|NULL")]);
+    let statement = s.parse("SELECT id FROM a WHERE g = $1").unwrap().pop().unwrap();
+    let prepared = s.prepare(statement, Vec::new()).await.unwrap();
+    let said = say(s.execute(&prepared, vec![ScalarValue::Utf8(Some(nasty.to_owned()))]).await.unwrap()).await.unwrap();
+    assert_eq!(said.rows, ["-7"]);
+    assert!(s.execute(&prepared, Vec::new()).await.is_err(), "a parameter without a value");
+    tag(s, "PREPARE q (bigint) AS SELECT g FROM a WHERE id = $1").await;
+    assert_eq!(rows(s, "EXECUTE q (3)").await, ["y"]);
+    assert_eq!(state(s, "EXECUTE q (1, 2)").await, "42601");
+    tag(s, "DEALLOCATE q").await;
+    assert_eq!(state(s, "EXECUTE q (3)").await, "42704");
+}
+
+#[tokio::test]
+async fn settings_are_shown_and_refused() {
+    let s = &mut session().await;
+    assert_eq!(rows(s, "SHOW TIME ZONE").await, ["UTC"]);
+    assert_eq!(rows(s, "SHOW transaction_isolation").await, ["serializable"]);
+    tag(s, "SET application_name = 'tests'").await;
+    assert_eq!(rows(s, "SHOW application_name").await, ["tests"]);
+    assert_eq!(state(s, "SET client_encoding = 'LATIN1'").await, "0A000");
+    assert_eq!(state(s, "SET TIME ZONE 'Europe/Berlin'").await, "0A000");
+    assert_eq!(state(s, "SHOW nosuch").await, "42704");
+    tag(s, "CREATE TABLE t (id bigint PRIMARY KEY); SET fluence.notices = on").await;
+    s.take_notices();
+    rows(s, "SELECT count(*) FROM t").await;
+    let notices = s.take_notices();
+    assert!(notices.iter().any(|n| n.message.starts_with("verified at height")), "{notices:?}");
+}
+
+#[tokio::test]
+async fn the_system_catalogue_answers_tools() {
+    let s = &mut with_rows().await;
+    let listed = rows(s, "SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'public' AND c.relkind = 'r' ORDER BY 1").await;
+    assert_eq!(listed, ["a", "b"]);
+    assert_eq!(rows(s, "SELECT current_schema()").await, ["public"]);
+    assert!(rows(s, "SELECT version()").await[0].contains("PostgreSQL"));
+}
