@@ -20,6 +20,7 @@ mod fetch;
 mod fill;
 mod gossip;
 mod handover;
+mod history;
 mod join;
 mod mempool;
 mod openings;
@@ -34,13 +35,14 @@ mod wire;
 
 pub use block::{BlockDigest, ClusterBlock, MESSAGE_BYTES_MAX};
 pub use handover::handovers;
+pub use history::History;
 pub use join::{JoinConfig, JoinError, join, origin};
 pub use mempool::{Limits as MempoolLimits, MempoolError};
 pub use openings::Openings;
 #[cfg(feature = "planted")]
 pub use planted::{Bug, Ear, Lie, Planted, Wait};
 pub use prover::{Claim, Prover};
-pub use replica::{Channels, Config, History, Link, Origin, Parts, Replica, StartError, Started, SubmitError, Timing};
+pub use replica::{Channels, Config, Link, Origin, Parts, Replica, StartError, Started, SubmitError, Timing};
 pub use scheme::{
     Finalization, Identity, Scheme, SchemeError, certificate, committee_scheme, finalization, identity, node_id,
 };

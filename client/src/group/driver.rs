@@ -2,6 +2,8 @@
 //!
 //! Order   a merge is read and sealed while ticks go on, and takes effect inside the next tick's commit, so that it conflicts with none.
 //!         Segments that this driver sealed itself, and that are small, are merged into the tick's own segment from memory.
+//! Full    where the database has no place for a segment, a commit waits for as long as it is tried; then its rows are told, with the
+//!         block from which on there is room. Merges without rows beside them wait on, and hold up no group that ends.
 
 use super::queue::Pending;
 use super::{GroupError, GroupOptions, GroupStats, Inserted, Shared, tiers};
@@ -77,6 +79,8 @@ struct State {
     /// Merges that failed, one after the other; none begins before the next tick.
     failures: u32,
     held: bool,
+    /// Merges that are ready were refused, without rows beside them: a database that is full has no place for them.
+    refused: bool,
 }
 
 /// What became of a commit.
@@ -106,7 +110,7 @@ struct Tick {
 impl State {
     fn new(entry: CatalogueEntry) -> Self {
         let (rows, plain, merging, ready) = Default::default();
-        Self { entry, rows, plain, merging, ready, inline_rows: INLINE_ROWS, failures: 0, held: false }
+        Self { entry, rows, plain, merging, ready, inline_rows: INLINE_ROWS, failures: 0, held: false, refused: false }
     }
 
     /// Takes another entry: what it does not name is forgotten, and merges of it with it. Gives how many of these there were.
@@ -261,6 +265,15 @@ impl<T: Transport> GroupDriver<T> {
                 continue;
             }
             let has_rows = match state.ready.is_empty() {
+                false if state.refused => {
+                    // They wait for rows, or a while: each attempt is an operation in the log. A group that ends does without them.
+                    let pause = table.session.inner.transport.sleep(self.options.retry.pause_max);
+                    match beside(&mut merges, &mut done, select(pin!(self.shared.queue.ready()), pin!(pause))).await {
+                        Either::Left((false, _)) => return Ok(()),
+                        Either::Left((true, _)) => true,
+                        Either::Right(_) => false,
+                    }
+                }
                 false => self.shared.queue.len() > 0,
                 true => match select(pin!(self.shared.queue.ready()), pin!(ended(&mut merges))).await {
                     Either::Left((false, _)) => return Ok(()),
@@ -273,8 +286,8 @@ impl<T: Transport> GroupDriver<T> {
             };
             let max = room.min(self.options.tick_rows.max(1) as u64);
             let pending = if has_rows { self.shared.queue.take(max as usize) } else { Vec::new() };
-            beside(&mut merges, &mut done, self.tick(&mut state, pending)).await?;
-            state.held = false;
+            let certified = beside(&mut merges, &mut done, self.tick(&mut state, pending)).await?;
+            (state.held, state.refused) = (false, !certified && !has_rows);
         }
     }
 
@@ -311,8 +324,9 @@ impl<T: Transport> GroupDriver<T> {
         }
     }
 
-    /// Writes the rows, and what merges have made ready, in one commit; answers everybody whose rows were in it.
-    async fn tick(&self, state: &mut State, pending: Vec<Pending>) -> Result<(), ClientError> {
+    /// Writes the rows, and what merges have made ready, in one commit; answers everybody whose rows were in it. Says whether it is
+    /// certified.
+    async fn tick(&self, state: &mut State, pending: Vec<Pending>) -> Result<bool, ClientError> {
         let (rows, answers): (Vec<_>, Vec<_>) = pending.into_iter().map(|p| (p.row, p.answer)).unzip();
         let say = |answer: Result<Inserted, GroupError>| {
             for to in answers {
@@ -325,21 +339,21 @@ impl<T: Transport> GroupDriver<T> {
             Ok(inserted) => {
                 lock(&self.shared.stats).rows += count;
                 say(Ok(inserted));
-                Ok(())
+                Ok(true)
             }
             Err(Settled::Unknown(error)) => {
                 lock(&self.shared.stats).unknown += count;
                 say(Err(GroupError::Unknown(Arc::new(error))));
                 // What the table is like now is not known either.
                 self.look(state).await;
-                Ok(())
+                Ok(false)
             }
             Err(Settled::Failed(error)) => {
                 lock(&self.shared.stats).failed += count;
                 let ended = self.options.lease.and_then(|_| lease_is_over(&error));
                 say(Err(GroupError::Failed(Arc::new(error))));
                 self.look(state).await;
-                ended.map_or(Ok(()), Err)
+                ended.map_or(Ok(false), Err)
             }
             Err(Settled::Done(..) | Settled::Passed(_)) => unreachable!("a write ends done, failed or unknown"),
         }

@@ -5,10 +5,11 @@ use crate::local::{Net, Node};
 use crate::small::{Small, all, ask_first, batch, live, row, schema, twin};
 use fluence_client::{
     Aggregate, AggregateValue, ClientError, Database, Group, GroupError, GroupOptions, Inserted, KeyRange,
-    LeaseOptions, Retry, SumExpr, TransportError, Value,
+    LeaseOptions, Retry, SumExpr, Transport, TransportError, Value,
 };
-use fluence_types::op::Op;
-use fluence_types::{SegmentId, Version};
+use fluence_engine::{EngineConfig, Rules};
+use fluence_types::op::{Op, OpRefusal};
+use fluence_types::{Height, SegmentId, Version};
 use fluence_wire::{Request, Response};
 use futures::FutureExt;
 use futures::executor::block_on;
@@ -25,7 +26,17 @@ struct World {
 }
 
 async fn world(members: &[u8]) -> World {
-    let (net, nodes) = Net::of(members);
+    world_with(members, EngineConfig::default()).await
+}
+
+/// A database of 16 segments, those included that were superseded in the last `retention_blocks` blocks.
+async fn small_world(retention_blocks: u64) -> World {
+    let rules = Rules { stored_levels: 2, ..Rules::retaining(retention_blocks) };
+    world_with(&[1, 2, 3, 4], EngineConfig { rules, ..EngineConfig::default() }).await
+}
+
+async fn world_with(members: &[u8], config: EngineConfig) -> World {
+    let (net, nodes) = Net::with(members, config);
     let db = database(&net, &nodes).await;
     let table = db.create_table(schema("t")).await.unwrap();
     World { net, nodes, db, table }
@@ -355,5 +366,128 @@ fn a_member_that_makes_an_outcome_up_is_blamed_and_the_row_is_there_all_the_same
         check(&table, &expected(1, 12)).await;
         let liars: BTreeSet<_> = table.session().liars().into_iter().map(|l| l.node).collect();
         assert_eq!(liars, BTreeSet::from([liar]));
+    });
+}
+
+/// The commits that were sent, each by its first segment, and whether it was refused for want of a place.
+type Commits = Arc<Mutex<Vec<(SegmentId, bool)>>>;
+
+fn record_commits(net: &Net) -> Commits {
+    let commits = Commits::default();
+    let sent = Arc::clone(&commits);
+    net.tamper(move |node, request| {
+        let first = match &request {
+            Request::Submit(op) => match &op.unsigned.op {
+                Op::Commit { changes, .. } => changes[0].append.first().map(|s| s.id),
+                _ => None,
+            },
+            _ => None,
+        };
+        let response = node.answer(request);
+        if let (Response::Submit { receipt, .. }, Some(id)) = (&response, first) {
+            sent.lock().unwrap().push((id, matches!(receipt.outcome, Err(OpRefusal::Full { .. }))));
+        }
+        Ok(response)
+    });
+    commits
+}
+
+/// The block from which on there is a place for a row that was refused for want of one.
+fn full_until(answer: &Result<Inserted, GroupError>) -> Option<Height> {
+    match answer {
+        Err(GroupError::Failed(why)) => match **why {
+            ClientError::Op(OpRefusal::Full { limit: 16, until }) => until,
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[test]
+fn rows_wait_for_a_place_that_comes_soon_and_go_in_as_they_were_sealed() {
+    block_on(async {
+        // Two blocks a commit: the first eight are superseded by the ninth, and gone 12 blocks after the seventeenth finds no place.
+        let World { net, table, .. } = small_world(28).await;
+        let commits = record_commits(&net);
+        let (group, driver) = table.group(options());
+        let (answers, stats) = join(sessions(group, 1, 40), driver.run()).await;
+        let stats = stats.unwrap();
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert_eq!((stats.rows, stats.failed, stats.unknown, stats.conflicts), (40, 0, 0, 0));
+        check(&table, &expected(1, 40)).await;
+        let commits = commits.lock().unwrap();
+        let of = |full: bool| commits.iter().filter(move |c| c.1 == full).map(|c| c.0).collect::<Vec<_>>();
+        let (refused, taken): (Vec<_>, BTreeSet<_>) = (of(true), of(false).into_iter().collect());
+        assert!(refused.len() >= 6, "{} commits met a full database", refused.len());
+        assert!(refused.iter().all(|id| taken.contains(id)), "the same bytes each time");
+    });
+}
+
+#[test]
+fn rows_that_find_no_place_are_told_from_when_on_there_is_one_and_go_in_then() {
+    block_on(async {
+        let World { net, nodes, table, .. } = small_world(300).await;
+        let retry = Retry { attempts: 2, ..Retry::default() };
+        let (group, driver) = table.group(GroupOptions { retry, ..options() });
+        let (net, reader) = (&net, &table);
+        let work = async move {
+            let mut want = Vec::new();
+            let until = loop {
+                let n = want.len() as i64;
+                match group.insert(row(n, n)).await {
+                    Ok(_) => want.push((n, n)),
+                    refused => break full_until(&refused).unwrap_or_else(|| panic!("{refused:?}")),
+                }
+            };
+            assert!(want.len() >= 9, "{want:?}");
+            // Each of several rows is told, and none is there.
+            let several = join_all((100..104).map(|n| group.insert(row(n, n)))).await;
+            assert!(several.iter().all(|answer| full_until(answer) == Some(until)), "{several:?}");
+            check(reader, &want).await;
+            net.hub.pass(reader.db(), until);
+            let again = join_all((100..104).map(|n| group.insert(row(n, n)))).await;
+            assert!(again.iter().all(Result::is_ok), "{again:?}");
+            want.extend((100..104).map(|n| (n, n)));
+            want
+        };
+        let (want, stats) = join(work, driver.run()).await;
+        let stats = stats.unwrap();
+        assert_eq!((stats.rows, stats.failed, stats.unknown), (want.len() as u64, 5, 0));
+        check(&table, &want).await;
+        assert_eq!(stats.live as usize, live(&nodes[0], &table));
+    });
+}
+
+#[test]
+fn a_merge_that_finds_no_place_keeps_no_group_from_ending() {
+    block_on(async {
+        let World { net, nodes, table, .. } = small_world(300).await;
+        // Eight become one, and are kept; with seven more the database is full, and eight live.
+        for id in 0..15 {
+            table.append(&batch(&[(id, 1)])).await.unwrap();
+            if id == 7 {
+                table.compact().await.unwrap().unwrap();
+            }
+        }
+        assert_eq!(live(&nodes[0], &table), 8);
+        let commits = record_commits(&net);
+        let retry = Retry { attempts: 2, ..Retry::default() };
+        let (group, driver) = table.group(GroupOptions { retry, ..options() });
+        let work = async {
+            let answer = group.insert(row(100, 1)).await;
+            assert!(full_until(&answer).is_some(), "{answer:?}");
+            // The row was refused twice; then the merge is.
+            while commits.lock().unwrap().len() < 4 {
+                net.sleep(Duration::ZERO).await;
+            }
+            drop(group);
+        };
+        let ((), stats) = join(work, driver.run()).await;
+        let stats = stats.unwrap();
+        assert_eq!((stats.rows, stats.failed, stats.merges), (0, 1, 0));
+        check(&table, &(0..15).map(|id| (id, 1)).collect::<Vec<_>>()).await;
+        let commits = commits.lock().unwrap();
+        assert!(commits.iter().all(|(_, full)| *full));
+        assert!(commits.len() < 20, "{} commits for one merge", commits.len());
     });
 }

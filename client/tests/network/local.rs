@@ -44,8 +44,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn new(seed: u8, hub: Weak<Hub>) -> Self {
-        let engine = Engine::open(Arc::new(MemStore::new()), EngineConfig::default()).unwrap();
+    fn new(seed: u8, hub: Weak<Hub>, config: EngineConfig) -> Self {
+        let engine = Engine::open(Arc::new(MemStore::new()), config).unwrap();
         let (dead, lags, stuck, told, followed) = Default::default();
         let key = NodeKey::new(Secret::new([seed; 32]));
         Self { key, engine, hub, latest: Mutex::default(), dead, lags, stuck, told, followed }
@@ -255,7 +255,8 @@ impl Hub {
         let (db, id) = (op.unsigned.db, sign::op_id(&op.unsigned));
         let mut logs = self.logs.lock().unwrap();
         let here = by.engine.head(db).is_some();
-        if here && let Some(receipt) = by.engine.receipt(db, id).unwrap() {
+        // Done is done; what was refused is ordered once more, as a replica does.
+        if here && let Some(receipt) = by.engine.receipt(db, id).unwrap().filter(|r| r.outcome.is_ok()) {
             return Ok((receipt, by.latest(db).unwrap()));
         }
         if !here && !matches!(op.unsigned.op, Op::CreateDatabase { .. }) {
@@ -322,6 +323,15 @@ impl Hub {
         Ok(())
     }
 
+    /// Empty blocks, up to this height.
+    pub(crate) fn pass(&self, db: DatabaseId, height: Height) {
+        let mut logs = self.logs.lock().unwrap();
+        let log = logs.get_mut(&db).unwrap();
+        while log.blocks.len() as u64 <= height.0 {
+            self.block(log, db, vec![]).unwrap();
+        }
+    }
+
     /// Has a member apply what it missed.
     pub(crate) fn catch_up(&self, db: DatabaseId, node: &Node) {
         let logs = self.logs.lock().unwrap();
@@ -377,8 +387,13 @@ pub(crate) struct Net {
 
 impl Net {
     pub(crate) fn of(seeds: &[u8]) -> (Arc<Self>, Vec<Arc<Node>>) {
+        Self::with(seeds, EngineConfig::default())
+    }
+
+    /// Nodes whose engines are opened so.
+    pub(crate) fn with(seeds: &[u8], config: EngineConfig) -> (Arc<Self>, Vec<Arc<Node>>) {
         let hub = Arc::new(Hub::default());
-        let nodes: Vec<_> = seeds.iter().map(|s| Arc::new(Node::new(*s, Arc::downgrade(&hub)))).collect();
+        let nodes: Vec<_> = seeds.iter().map(|s| Arc::new(Node::new(*s, Arc::downgrade(&hub), config))).collect();
         *hub.nodes.lock().unwrap() = nodes.clone();
         let map = nodes.iter().map(|n| (n.id(), Arc::clone(n))).collect();
         let (tamper, requests, asked) = Default::default();

@@ -16,7 +16,7 @@ use fluence_node::chain::Chain;
 use fluence_node::chain::ethereum::Ethereum;
 use fluence_node::cluster::accuser::Accuser;
 use fluence_node::cluster::evidence;
-use fluence_node::config::{ChainConfig, RpcUrl};
+use fluence_node::config::{ChainConfig, RpcUrl, StorageConfig};
 use fluence_types::block::Members;
 use fluence_types::shape::CircuitId;
 use fluence_types::{BlockHash, DatabaseId, Height, NodeId};
@@ -25,21 +25,31 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const FLU: u128 = 1_000_000_000_000_000_000;
+pub const FLU: u128 = 1_000_000_000_000_000_000;
 /// Longest wait for what nodes do by themselves.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const EVERY_BLOCKS: u64 = 40;
 const TURN_BLOCKS: u64 = 10;
 
 /// A local chain with the contracts.
-struct Ground {
+pub struct Ground {
     anvil: Anvil,
     deployment: Deployment,
-    treasury: Contracts,
+    pub treasury: Contracts,
+}
+
+/// Settings of a node that looks at the chain often, and posts no certificates.
+pub fn on_chain(dir: &Path) -> StorageConfig {
+    let mut config = settings(dir);
+    // What is asked of a connection that a test gives is not read from the file.
+    let mut chain = ChainConfig::new(RpcUrl(String::new()), "unused".into(), None);
+    chain.poll_ms = 50;
+    config.chain = Some(chain);
+    config
 }
 
 impl Ground {
-    async fn new(keys: &Path) -> Option<Self> {
+    pub async fn new(keys: &Path) -> Option<Self> {
         let contracts_dir = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("contracts");
         let Some(binary) = find(&contracts_dir) else {
             println!("SKIPPED node-anchoring: anvil is not installed");
@@ -62,8 +72,17 @@ impl Ground {
         Arc::new(Ethereum::new(self.contracts(account).await).await.unwrap())
     }
 
+    /// The chain as the nodes of four operators have it, whose accounts are 1 to 4.
+    pub async fn four(&self) -> Vec<Option<Arc<dyn Chain>>> {
+        let mut chains: Vec<Option<Arc<dyn Chain>>> = Vec::new();
+        for account in 1..=4 {
+            chains.push(Some(self.ethereum(account).await));
+        }
+        chains
+    }
+
     /// Registers a node with its vote key and collateral, by the operator of an account.
-    async fn join(&self, account: usize, key: &NodeKey) -> Contracts {
+    pub async fn join(&self, account: usize, key: &NodeKey) -> Contracts {
         let operator = self.contracts(account).await;
         self.treasury.transfer_flu(&operator.connection().account().unwrap(), 1_000 * FLU).await.unwrap();
         operator.register_node(&key.id(), b"/ip4/127.0.0.1/tcp/1").await.unwrap();
@@ -94,21 +113,14 @@ async fn members_post_certificates_in_turn_and_go_on_without_one_and_after_a_res
     let dir = tempfile::tempdir().unwrap();
     let keys = dir.path().join("keys");
     let Some(ground) = Ground::new(&keys).await else { return };
-    let mut chains: Vec<Option<Arc<dyn Chain>>> = Vec::new();
-    for account in 1..=4 {
-        chains.push(Some(ground.ethereum(account).await));
-    }
     let configure = |dir: &Path| {
-        let mut config = settings(dir);
-        // What is asked of a connection that a test gives is not read from the file.
-        let mut chain = ChainConfig::new(RpcUrl(String::new()), "unused".into(), None);
-        chain.poll_ms = 50;
+        let mut config = on_chain(dir);
+        let chain = config.chain.as_mut().unwrap();
         chain.checkpoint_blocks = NonZeroU64::new(EVERY_BLOCKS);
         chain.turn_blocks = TURN_BLOCKS;
-        config.chain = Some(chain);
         config
     };
-    let mut world = World::with(chains, configure).await;
+    let mut world = World::with(ground.four().await, configure).await;
     world.act(0, define(0, schema(1, 1))).await;
 
     // The owner's account opens the cluster; its key signs elsewhere.

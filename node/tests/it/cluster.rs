@@ -1,17 +1,18 @@
 //! Four nodes in this process, over real connections: one database, one log.
 
 use crate::common::{Peer, config, key, start};
+use fluence_crypto::sign::NodeKey;
 use fluence_engine::testkit::{TestSegment, TestWriter, change, commit, define, schema};
-use fluence_node::StorageNode;
 use fluence_node::chain::Chain;
 use fluence_node::config::{StorageConfig, StoreKind};
+use fluence_node::{StorageNode, identity};
 use fluence_types::block::{Certificate, Members};
 use fluence_types::codec::Bounded;
 use fluence_types::op::{Delivery, Op, OpReceipt, SignedOp, SignedReceipt};
 use fluence_types::{DatabaseId, Height, NodeId};
 use fluence_wire::message::{Addresses, ClusterStatus, Refusal};
 use fluence_wire::{Request, Response};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -25,6 +26,19 @@ pub struct Place {
     node: Option<StorageNode>,
     pub peer: Peer,
     _dir: TempDir,
+}
+
+impl Place {
+    /// The key that the node made for itself.
+    pub fn key(&self) -> NodeKey {
+        identity::load_or_create(&self.config.data_dir.join("identity.key")).unwrap()
+    }
+
+    /// Files of evidence that the node keeps against others.
+    pub fn evidence(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.config.data_dir.join("evidence")).into_iter().flatten();
+        files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "json")).collect()
+    }
 }
 
 /// A cluster and its owner.
@@ -147,7 +161,7 @@ impl World {
     }
 
     /// Waits until node `i` has executed `height` and lacks no segment.
-    async fn level(&self, i: usize, height: Height) -> ClusterStatus {
+    pub async fn level(&self, i: usize, height: Height) -> ClusterStatus {
         let begun = std::time::Instant::now();
         loop {
             let answer = self.places[i].peer.ask(Request::Cluster { db: self.db }).await.unwrap();

@@ -9,3 +9,4 @@ mod common;
 mod hour;
 mod net;
 mod service;
+mod twin;

@@ -11,8 +11,11 @@ use fluence_gateway::session::Gateway;
 use fluence_gateway::{SqlSession, is_whole};
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
-use rustyline::{CompletionType, Config, Editor, Helper, Highlighter, Hinter, Validator};
+use rustyline::validate::Validator;
+use rustyline::{CompletionType, Config, Editor, Helper};
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -76,8 +79,14 @@ async fn statements(session: &mut SqlSession, text: &str, format: RowFormat, out
 }
 
 /// Completes keywords and the names of tables.
-#[derive(Helper, Highlighter, Hinter, Validator)]
 struct Words(Vec<String>);
+
+impl Helper for Words {}
+impl Highlighter for Words {}
+impl Validator for Words {}
+impl Hinter for Words {
+    type Hint = String;
+}
 
 impl Completer for Words {
     type Candidate = Pair;
