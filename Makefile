@@ -15,7 +15,7 @@ SEEDS ?= 100
 SEED0 ?= 1
 chaos: SEEDS = 10
 
-.PHONY: help bootstrap build demo sim sim-planted chaos test test-fast test-slow test-rocksdb check lint bench bench-idle bench-compare release contracts artifacts clean
+.PHONY: help bootstrap build build-sql demo sim sim-planted chaos test test-fast test-slow test-rocksdb check lint bench bench-idle bench-compare release contracts artifacts clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -23,14 +23,21 @@ help: ## what there is
 bootstrap: ## install what is missing (apt, npm, the demo's data); repeats do nothing
 	@scripts/bootstrap.sh all
 
-build: ## build the `fluence` binary
+build: ## build the `fluence` binary, without SQL
 	@scripts/bootstrap.sh rust
 	cargo build --locked -p fluence-cli
+
+build-sql: ## build it with `fluence sql`: the planner takes some ten minutes more the first time
+	@scripts/bootstrap.sh rust
+	cargo build --locked -p fluence-cli --features sql
 
 demo: ## set up everything and run the whole story; DEMO_SEED=n and DAMAGE=none are honoured
 	@scripts/bootstrap.sh all
 	cargo build --locked -p fluence-cli
 	$(FLUENCE) demo --out target/demo
+	@echo "building SQL: the planner takes some ten minutes the first time"
+	cargo build --locked -p fluence-cli --features sql
+	@python3 tests/demo/sql.py $(FLUENCE)
 
 sim: ## clusters under faults in virtual time: SEEDS=n (how many) SEED0=n (the first); the same give the same digest
 	@scripts/bootstrap.sh rust
@@ -57,7 +64,7 @@ test-fast: ## the Rust tests alone
 	@scripts/test.sh rust
 
 test-slow: ## the tests marked slow: full-size shapes, long property runs
-	cargo test --locked --workspace -- --ignored slow # not the tests that write vectors
+	cargo test --locked --workspace --features fluence-cli/sql -- --ignored slow # not the tests that write vectors
 
 test-rocksdb: ## the store suite on RocksDB; builds its library once per machine (about 4 minutes)
 	@scripts/bootstrap.sh rocksdb
@@ -82,7 +89,7 @@ bench-compare: ## against other engines, in their own workspace
 
 release: ## the optimised binary with RocksDB
 	@scripts/bootstrap.sh rocksdb
-	dir=$$(scripts/rocksdb.sh) && ROCKSDB_LIB_DIR=$$dir ROCKSDB_STATIC=1 CARGO_PROFILE_RELEASE_LTO=thin cargo build --locked --release -p fluence-cli --features rocksdb
+	dir=$$(scripts/rocksdb.sh) && ROCKSDB_LIB_DIR=$$dir ROCKSDB_STATIC=1 CARGO_PROFILE_RELEASE_LTO=thin cargo build --locked --release -p fluence-cli --features rocksdb,sql
 
 contracts: ## the Solidity tests alone
 	@scripts/bootstrap.sh node

@@ -5,7 +5,8 @@
 #   scripts/bootstrap.sh node      Node.js, and the pinned npm packages (Foundry, solc, snarkjs)
 #   scripts/bootstrap.sh data      the demo's flights, checked by SHA-256
 #   scripts/bootstrap.sh rocksdb   libclang for RocksDB's bindings
-#   scripts/bootstrap.sh all       rust, node and data
+#   scripts/bootstrap.sh sql       psql, with which SQL is tried
+#   scripts/bootstrap.sh all       rust, node, data and sql
 #
 # Needs: Debian or a relative of it, root or sudo, and the package registries. rustup is expected to be there.
 set -euo pipefail
@@ -75,6 +76,8 @@ data() {
     python3 tests/demo/fetch_flights.py
 }
 
+sql() { need psql postgresql-client; }
+
 rocksdb() {
     rust
     need clang clang
@@ -82,11 +85,12 @@ rocksdb() {
 }
 
 case "${1:-all}" in
-rust | node | data | rocksdb) "$1" ;;
+rust | node | data | sql | rocksdb) "$1" ;;
 all)
     rust
     node
     data
+    sql
     ;;
 *) die "no such part: $1" ;;
 esac

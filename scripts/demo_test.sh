@@ -7,7 +7,7 @@ demo=${1:-target/demo}
 
 if [ $# = 0 ]; then
     # As the other suites build it: the command alone has other features, and all of it would be compiled again.
-    cargo test --locked --workspace --no-run --test refusals
+    cargo test --locked --workspace --features fluence-cli/sql --no-run --test refusals
     "$fluence" demo --out "$demo"
 fi
 python3 tests/demo/check_report.py "$demo/report.json"

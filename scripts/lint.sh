@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${FLUENCE_CACHE:-$HOME/.cache/fluence}/target}"
 
 cargo fmt --all --check
-cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+cargo clippy --locked --workspace --all-targets --features fluence-cli/sql --quiet -- -D warnings
 
 # The engine's own clippy.toml forbids what is not deterministic. A misspelt path there only warns, so plant one.
 plant=$(mktemp -d)

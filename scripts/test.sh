@@ -32,7 +32,7 @@ suite() {
 
 skip() { printf 'SKIPPED %s: %s\n' "$1" "$2" | tee -a "$log"; }
 
-rust() { suite rust cargo test --locked --workspace --no-fail-fast; }
+rust() { suite rust cargo test --locked --workspace --features fluence-cli/sql --no-fail-fast; }
 vectors() { suite poseidon2-generator python3 tests/poseidon2/generate.py --check; }
 contracts() {
     suite contracts-artifacts bash -c 'cd contracts && node scripts/artifacts.mjs --check'
@@ -51,6 +51,7 @@ rocksdb() {
 }
 demo() {
     suite demo scripts/demo_test.sh
+    suite demo-sql python3 tests/demo/sql.py "$CARGO_TARGET_DIR/debug/fluence"
 }
 
 case "${1:-all}" in

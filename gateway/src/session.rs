@@ -12,9 +12,9 @@ use crate::sql::sequence::Sequences;
 use crate::sql::settings::{self, Settings};
 use crate::sql::work::Work;
 use crate::sql::write::{Cx, Written};
-use crate::sql::{self, copy, explain, fold, params, relation};
+use crate::sql::{self, copy, explain, fold, names, params, relation};
 use crate::store::Store;
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
@@ -432,7 +432,10 @@ impl SqlSession {
         };
         let text = |name: &str| Some(Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)])) as SchemaRef);
         Ok(match statement {
-            ast::Statement::Query(query) => schema(&cx.plan_query(query).await?),
+            ast::Statement::Query(query) => {
+                let columns = schema(&cx.plan_query(query).await?);
+                columns.map(|c| names::named(query, &c))
+            }
             ast::Statement::Explain { .. } => Some(explain::schema()),
             ast::Statement::Insert(insert) => returning(&cx.plan_insert(insert).await?.0, &insert.returning)?,
             ast::Statement::Update(update) => returning(&cx.plan_update(update).await?.0, &update.returning)?,
@@ -776,8 +779,18 @@ impl SqlSession {
     async fn query(&mut self, query: &ast::Query, work: &Arc<Work>, alone: bool) -> Result<Outcome, SqlError> {
         let plan = self.cx().plan_query(query).await?;
         let frame = self.context.execute_logical_plan(plan).await?;
-        let mut stream = frame.execute_stream().await?;
-        let schema = stream.schema();
+        let stream = frame.execute_stream().await?;
+        let schema = names::named(query, &stream.schema());
+        let renamed = Arc::clone(&schema);
+        let mut stream = stream.map(move |batch| {
+            let batch = batch?;
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            Ok::<_, DataFusionError>(RecordBatch::try_new_with_options(
+                Arc::clone(&renamed),
+                batch.columns().to_vec(),
+                &options,
+            )?)
+        });
         let (mut gathered, mut bytes) = (Vec::new(), 0);
         while bytes <= self.gateway.options.answer_bytes {
             match stream.next().await {

@@ -17,6 +17,7 @@ pub(crate) mod copy;
 pub(crate) mod ddl;
 pub(crate) mod explain;
 pub(crate) mod filter;
+pub(crate) mod names;
 pub(crate) mod params;
 pub(crate) mod sequence;
 pub(crate) mod settings;
