@@ -222,6 +222,8 @@ impl Gateway {
         let mut cached = self.catalog.lock().await;
         if let Some((at, catalog)) = &*cached
             && !anew
+            // Without a table of objects there is no version by which a change would be seen.
+            && catalog.version.is_some()
             && at.elapsed() <= self.options.catalog_age_max
         {
             return Ok(Arc::clone(catalog));
@@ -351,6 +353,10 @@ impl SqlSession {
     /// Has the planner's tables show the catalogue and `work`.
     async fn begin(&mut self, work: &Arc<Work>, anew: bool) -> Result<(), SqlError> {
         let catalog = self.gateway.catalog(anew).await?;
+        // What a statement gives follows from what the catalogue said: where another gateway has changed that since, it is a conflict.
+        if let Some(version) = catalog.version {
+            work.observe(sql::catalog::OBJECTS, version)?;
+        }
         self.shared.set(Current { catalog, work: Arc::clone(work) });
         Ok(())
     }

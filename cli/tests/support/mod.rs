@@ -32,7 +32,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 
 /// `fluence up`, and the nodes it started.
 pub(crate) struct Up {
-    process: Child,
+    pub(crate) process: Child,
     pub(crate) ready: Value,
     /// What it says later; closed, it would end.
     _events: BufReader<ChildStdout>,

@@ -591,10 +591,7 @@ impl Cx<'_> {
         plus: Option<&RecordBatch>,
         minus: Option<&RecordBatch>,
     ) -> Result<(), SqlError> {
-        let Current { work, catalog } = self.current();
-        if let Some(version) = catalog.version {
-            work.observe(super::catalog::OBJECTS, version)?;
-        }
+        let Current { work, .. } = self.current();
         if let Some(plus) = plus {
             rows_max(plus.num_rows())?;
             self.check_rows(def, plus)?;

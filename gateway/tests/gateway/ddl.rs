@@ -136,4 +136,7 @@ async fn ddl_of_another_gateway_is_seen_and_never_broken() {
     assert_eq!(state(a, "INSERT INTO t VALUES (2, 11)").await, "23514");
     tag(a, "INSERT INTO t VALUES (2, 9)").await;
     assert_eq!(rows(b, "SELECT id FROM t ORDER BY id").await, ["1", "2"]);
+    // A table that was copied elsewhere is not read where it was.
+    tag(b, "ALTER TABLE t ADD COLUMN m bigint DEFAULT 5").await;
+    assert_eq!(rows(a, "SELECT * FROM t ORDER BY id").await, ["1|1|5", "2|9|5"]);
 }
