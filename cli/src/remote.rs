@@ -271,7 +271,7 @@ pub(crate) fn failure(error: ClientError, what: &str) -> Failure {
         }
         ClientError::Plan(_) => "ask for a smaller range or fewer columns",
         ClientError::Csv(_) | ClientError::Source(_) | ClientError::Seal(_) => {
-            "correct the file, or the types with --types and --null; nothing was stored"
+            "correct the file, or the types with --types and --null; no row was stored, and a table that was new is there without rows"
         }
         _ => "run it again; `fluence doctor` looks for the usual causes",
     };

@@ -30,6 +30,7 @@ pub enum SqlState {
     InvalidSavepoint,
     SerializationFailure,
     SyntaxError,
+    UndefinedDatabase,
     UndefinedColumn,
     UndefinedTable,
     UndefinedFunction,
@@ -44,6 +45,7 @@ pub enum SqlState {
     ProgramLimitExceeded,
     OutOfResources,
     QueryCanceled,
+    CannotConnectNow,
     DataCorrupted,
     InternalError,
 }
@@ -71,6 +73,7 @@ impl SqlState {
             Self::InvalidSavepoint => "3B001",
             Self::SerializationFailure => "40001",
             Self::SyntaxError => "42601",
+            Self::UndefinedDatabase => "3D000",
             Self::UndefinedColumn => "42703",
             Self::UndefinedTable => "42P01",
             Self::UndefinedFunction => "42883",
@@ -85,6 +88,7 @@ impl SqlState {
             Self::ProgramLimitExceeded => "54000",
             Self::OutOfResources => "53000",
             Self::QueryCanceled => "57014",
+            Self::CannotConnectNow => "57P03",
             Self::DataCorrupted => "XX001",
             Self::InternalError => "XX000",
         }
@@ -142,6 +146,12 @@ impl From<ClientError> for SqlError {
                 Self::new(SqlState::DataCorrupted, message)
                     .hint("a node's answer did not verify; the evidence is kept, ask another member")
             }
+            ClientError::Refused { .. } if message.contains("waits with number") => Self::new(
+                SqlState::CannotConnectNow,
+                "an earlier write of this owner waits for a quorum of the cluster",
+            )
+            .detail(message)
+            .hint("`fluence cluster status` shows which members are missing"),
             e if e.is_retryable() => Self::new(SqlState::SerializationFailure, message)
                 .hint("somebody else committed first; run the transaction again"),
             ClientError::Schema(fluence_client::schema::SchemaError::Null(_)) => {
@@ -167,6 +177,14 @@ impl From<DataFusionError> for SqlError {
         let text = error.find_root().strip_backtrace();
         let message = text.lines().next().unwrap_or_default().to_owned();
         let lower = message.to_lowercase();
+        // `table 'db.public.name' not found`, in PostgreSQL's words.
+        let quoted = |m: &str| m.split('\'').nth(1).and_then(|n| n.rsplit('.').next()).map(str::to_owned);
+        let message = match quoted(&message) {
+            Some(name) if lower.contains("table") && lower.contains("not found") => {
+                format!("relation \"{name}\" does not exist")
+            }
+            _ => message.trim_start_matches("Error during planning: ").trim_start_matches("Schema error: ").to_owned(),
+        };
         let state = match error.find_root() {
             DataFusionError::SQL(..) => SqlState::SyntaxError,
             DataFusionError::NotImplemented(_) => SqlState::FeatureNotSupported,

@@ -141,6 +141,8 @@ pub struct Prepared {
 /// How a gateway behaves.
 #[derive(Clone, Debug)]
 pub struct GatewayOptions {
+    /// What clients must call the database; `None` takes any name.
+    pub database: Option<String>,
     /// Whether filters, limits and aggregates are pushed down. Off, every query runs on all verified rows: for comparison.
     pub pushdown: bool,
     /// Bytes that the planner of one session may hold for sorts, joins and groups.
@@ -149,18 +151,20 @@ pub struct GatewayOptions {
     pub answer_bytes: usize,
     /// How often a statement outside a transaction block is tried where somebody else commits first.
     pub attempts: u32,
-    /// How old the catalogue may be when a statement begins.
+    /// How long what was read of the catalogue is taken without asking whether it has changed. A statement's answer never rests on an old
+    /// one: what changed meanwhile is a conflict.
     pub catalog_age_max: Duration,
 }
 
 impl Default for GatewayOptions {
     fn default() -> Self {
         Self {
+            database: None,
             pushdown: true,
             memory_bytes_max: 512 << 20,
             answer_bytes: 16 << 20,
             attempts: 16,
-            catalog_age_max: Duration::from_secs(2),
+            catalog_age_max: Duration::from_millis(100),
         }
     }
 }
@@ -191,6 +195,13 @@ impl Gateway {
     /// # Errors
     /// [`SqlError`] where the database cannot be read, or the name is none.
     pub async fn session(self: &Arc<Self>, user: &str, database: &str) -> Result<SqlSession, SqlError> {
+        if let Some(served) = &self.options.database
+            && served != database
+        {
+            let shown: String = database.chars().take(128).collect();
+            let why = format!("database \"{shown}\" does not exist");
+            return Err(SqlError::new(SqlState::UndefinedDatabase, why).hint(format!("this server has \"{served}\"")));
+        }
         let named = !database.is_empty() && database.len() <= 128 && database != "information_schema";
         if !named {
             return Err(SqlError::new(SqlState::InvalidName, "a database's name has 1 to 128 bytes"));
@@ -217,16 +228,21 @@ impl Gateway {
         })
     }
 
-    /// The catalogue: as it was read lately, or read anew.
+    /// The catalogue: as it was read, where it has not changed since, or read anew.
     async fn catalog(&self, anew: bool) -> Result<Arc<Catalog>, SqlError> {
         let mut cached = self.catalog.lock().await;
-        if let Some((at, catalog)) = &*cached
-            && !anew
-            // Without a table of objects there is no version by which a change would be seen.
-            && catalog.version.is_some()
-            && at.elapsed() <= self.options.catalog_age_max
+        // Without a table of objects there is no version by which a change would be seen.
+        if let Some((at, catalog)) = &mut *cached
+            && let (false, Some(version)) = (anew, catalog.version)
         {
-            return Ok(Arc::clone(catalog));
+            let still = at.elapsed() <= self.options.catalog_age_max || {
+                let reads = [(sql::catalog::OBJECTS.to_owned(), version)];
+                self.store.commit(&reads, Vec::new()).await.is_ok()
+            };
+            if still {
+                *at = Instant::now();
+                return Ok(Arc::clone(catalog));
+            }
         }
         let catalog = Arc::new(Catalog::load(&*self.store).await?);
         *cached = Some((Instant::now(), Arc::clone(&catalog)));

@@ -33,7 +33,7 @@ use std::path::PathBuf;
 const TOP_EXAMPLES: &str = "\
 Examples:
   fluence demo                              the whole system on this machine, in under five minutes
-  fluence init && fluence keys new          a home, and a root key with its recovery phrase
+  fluence init && fluence keys backup       a home with a root key, and its recovery phrase to write down
   fluence up                                four nodes on this machine, to try a cluster with
   fluence import flights.csv --table flights --key time_hour,carrier,flight --null NA --sum distance
   fluence query flights --agg count --agg avg:distance

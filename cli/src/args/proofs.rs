@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Args, Debug, Clone)]
 #[command(after_help = "\
 Examples:
-  fluence verify proof.json --vkey storage.vk.hex
+  fluence verify proof.json --vkey storage.vkey.json
   fluence verify proof.json --rpc http://127.0.0.1:8545 --contract 0x5FbD...
 
 The key inside a proof file is never trusted: it comes from this binary's table, from --vkey, or from the contract.

@@ -254,7 +254,7 @@ fn same_schema<T: Transport>(table: Table<T>, wanted: &TableSchema) -> Result<Ta
     let names = |s: &TableSchema| s.columns().iter().map(|c| (c.name.clone(), c.ty)).collect::<Vec<_>>();
     if names(have) != names(wanted) || have.key() != wanted.key() {
         return Err(Failure::usage(format!("table {:?} is there, with other columns or another key", have.name()))
-            .help("import into another table, or give the types of the table with --types"));
+            .help("import into another table, or give the types of the table with --types; `fluence sql -c 'DROP TABLE ..'` removes one"));
     }
     Ok(table)
 }

@@ -156,7 +156,9 @@ fn wanted_of(def: &TableDef, schema: &TableSchema, expr: &Expr, ty: &DataType) -
         ("avg", DataType::Int64, DataType::Float64, Some(DataType::Float64)) if summed => {
             Some(Wanted::Mean(Aggregate::Sum(sum), Aggregate::CountColumn(column.physical.clone())))
         }
-        ("avg", DataType::Decimal128(_, s), DataType::Decimal128(_, t), None) if summed && t >= s => {
+        ("avg", DataType::Decimal128(_, s), DataType::Decimal128(_, t), None | Some(DataType::Decimal128(..)))
+            if summed && t >= s && cast.is_none_or(|c| matches!(c, DataType::Decimal128(_, wider) if wider >= s)) =>
+        {
             Some(Wanted::Mean(Aggregate::Sum(sum), Aggregate::CountColumn(column.physical.clone())))
         }
         // The least value of the leading key column stands in the first row.

@@ -87,7 +87,7 @@ impl SchemaProvider for Tables {
         let state = self.shared.state.get().and_then(Weak::upgrade);
         let state = state.ok_or_else(|| DataFusionError::Internal("the session has ended".to_owned()))?;
         let state = state.read().clone();
-        let plan = state.create_logical_plan(query).await?;
+        let plan = super::arithmetic::settled(state.create_logical_plan(query).await?)?;
         Ok(Some(Arc::new(ViewTable::new(plan, Some(query.clone())))))
     }
 
@@ -168,6 +168,9 @@ pub(crate) fn planner(
     datafusion_pg_catalog::setup_pg_catalog(&context, database, EmptyContextProvider)
         .map_err(|e| SqlError::from(*e))?;
     context.register_udf(version());
+    if let Some(variance) = context.state().aggregate_functions().get("var_samp") {
+        context.register_udaf(variance.as_ref().clone().with_aliases(["variance"]));
+    }
     Ok((context, shared))
 }
 

@@ -10,6 +10,7 @@
 //! Source  DESIGN section 10
 
 pub(crate) mod aggregate;
+pub(crate) mod arithmetic;
 pub(crate) mod bytea;
 pub mod catalog;
 pub(crate) mod context;

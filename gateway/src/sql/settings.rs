@@ -109,6 +109,14 @@ impl Settings {
             "server_version" | "server_version_num" | "server_encoding" | "integer_datetimes" | "is_superuser" => {
                 Err(SqlError::new(SqlState::InvalidParameter, format!("parameter \"{name}\" cannot be changed")))
             }
+            "fluence.proof" => {
+                Err(SqlError::unsupported("SET fluence.proof")
+                    .hint("`fluence query --prove` has a sum proven to others"))
+            }
+            _ if name.starts_with("fluence.") && !self.0.contains_key(&name) => {
+                let why = format!("unrecognized configuration parameter \"{name}\"");
+                Err(SqlError::new(SqlState::UndefinedObject, why))
+            }
             _ if !self.0.contains_key(&name)
                 && (self.0.len() >= OTHERS_MAX || name.len() > 128 || value.len() > 4096) =>
             {

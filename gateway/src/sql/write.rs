@@ -34,8 +34,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Most rows that one statement writes: what one sealed segment takes.
-pub(crate) const ROWS_MAX: usize = fluence_client::seal::SEGMENT_ROWS_MAX / 2;
+/// Most rows that one statement retracts and writes, together: what one sealed segment takes.
+pub(crate) const ROWS_MAX: usize = fluence_client::seal::SEGMENT_ROWS_MAX;
 
 /// What a statement works with.
 pub(crate) struct Cx<'a> {
@@ -92,7 +92,7 @@ impl Cx<'_> {
     async fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan, SqlError> {
         self.note_casts(super::params::casts(&mut statement)?);
         let state = self.context.state();
-        Ok(state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await?)
+        super::arithmetic::settled(state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await?)
     }
 
     async fn plan_text(&self, text: &str) -> Result<LogicalPlan, SqlError> {
@@ -593,7 +593,7 @@ impl Cx<'_> {
     ) -> Result<(), SqlError> {
         let Current { work, .. } = self.current();
         if let Some(plus) = plus {
-            rows_max(plus.num_rows())?;
+            rows_max(plus.num_rows() + minus.map_or(0, RecordBatch::num_rows))?;
             self.check_rows(def, plus)?;
         }
         let copies = || std::iter::once(&def.physical).chain(def.indexes.iter().map(|i| &i.physical));

@@ -1,6 +1,6 @@
 //! CREATE, ALTER and DROP, what they refuse, and what is there afterwards.
 
-use crate::real::{fresh, real, rows, session, state, tag};
+use crate::real::{fresh, real, rows, say, session, state, tag};
 use fluence_client::{Column, ColumnType, TableSchema};
 use fluence_gateway::session::GatewayOptions;
 
@@ -138,5 +138,16 @@ async fn ddl_of_another_gateway_is_seen_and_never_broken() {
     assert_eq!(rows(b, "SELECT id FROM t ORDER BY id").await, ["1", "2"]);
     // A table that was copied elsewhere is not read where it was.
     tag(b, "ALTER TABLE t ADD COLUMN m bigint DEFAULT 5").await;
-    assert_eq!(rows(a, "SELECT * FROM t ORDER BY id").await, ["1|1|5", "2|9|5"]);
+    let late = a.parse("SELECT * FROM t ORDER BY id").unwrap().pop().unwrap();
+    let prepared = a.prepare(late, Vec::new()).await.unwrap();
+    let said = say(a.execute(&prepared, Vec::new()).await.unwrap()).await.unwrap();
+    assert_eq!(said.rows, ["1|1|5", "2|9|5"]);
+}
+
+#[tokio::test]
+async fn a_database_of_another_name_is_not_there() {
+    let real = real().await;
+    let gateway = real.gateway(GatewayOptions { database: Some("main".to_owned()), ..GatewayOptions::default() });
+    assert!(gateway.session("ada", "main").await.is_ok());
+    assert_eq!(gateway.session("ada", "other").await.unwrap_err().state.code(), "3D000");
 }

@@ -56,6 +56,43 @@ async fn joins_windows_groups_and_subqueries() {
 }
 
 #[tokio::test]
+async fn arithmetic_gives_what_postgres_gives() {
+    let s = &mut session().await;
+    tag(s, "CREATE TABLE o (id bigint PRIMARY KEY, d date, x numeric(15,2)); CREATE INDEX o_d ON o (d)").await;
+    tag(s, "INSERT INTO o VALUES (1, '1995-01-01', 1.00), (2, '1995-01-02', 1.00), (3, '1995-01-03', 1.01)").await;
+    for (text, expected) in [
+        ("SELECT count(*) FROM o WHERE d < date '1995-01-01' + interval '36 hours'", "2"),
+        ("SELECT count(*) FROM o WHERE d < date '1995-01-01' + interval '1 day'", "1"),
+        ("SELECT count(*) FROM o WHERE d + interval '12 hours' < timestamp '1995-01-01 12:00:00'", "0"),
+        ("SELECT d + interval '12 hours' FROM o WHERE id = 1", "1995-01-01T12:00:00"),
+        ("SELECT date '1995-01-31' + interval '1 month'", "1995-02-28"),
+        ("SELECT avg(x) FROM o", "1.003333333333333"),
+        ("SELECT avg(x) FROM o WHERE id <= 3 AND x > 0", "1.003333333333333"),
+        ("SELECT count(*) FROM o WHERE x >= (SELECT avg(x) FROM o)", "1"),
+        (
+            "SELECT round(1 / 3.0, 10), round(2 / 3.0, 10), round(1.00 / 7, 12)",
+            "0.3333333333|0.6666666667|0.142857142857",
+        ),
+        ("SELECT sum(x) / count(*) > 1.0033 FROM o", "true"),
+        ("SELECT 7 / 2, -7 / 2, 7.0 / 2", "3|-3|3.500000000000000000"),
+    ] {
+        let came = rows(s, text).await.join("/");
+        // Zeros at the end are a matter of scale.
+        let plain = |t: &str| {
+            t.split('|')
+                .map(|v| if v.contains('.') { v.trim_end_matches('0').trim_end_matches('.') } else { v }.to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(plain(&came), plain(expected), "{text}");
+    }
+    let plan = rows(s, "EXPLAIN SELECT avg(x), count(*) FROM o WHERE d < date '1995-01-01' + interval '2 days'")
+        .await
+        .join("\n");
+    assert!(plan.contains("ProvenAggregate"), "{plan}");
+    assert_eq!(rows(s, "SELECT variance(x) IS NULL FROM o WHERE id = 1").await, ["true"]);
+}
+
+#[tokio::test]
 async fn parameters_have_types_and_are_values_only() {
     let s = &mut with_rows().await;
     for (text, types) in [
@@ -97,6 +134,8 @@ async fn settings_are_shown_and_refused() {
     assert_eq!(state(s, "SET client_encoding = 'LATIN1'").await, "0A000");
     assert_eq!(state(s, "SET TIME ZONE 'Europe/Berlin'").await, "0A000");
     assert_eq!(state(s, "SHOW nosuch").await, "42704");
+    assert_eq!(state(s, "SET fluence.nosuch = 1").await, "42704");
+    assert_eq!(state(s, "SET fluence.proof = 'groth16'").await, "0A000");
     tag(s, "CREATE TABLE t (id bigint PRIMARY KEY); SET fluence.notices = on").await;
     s.take_notices();
     rows(s, "SELECT count(*) FROM t").await;

@@ -2,9 +2,9 @@
 """TPC-H: its tables loaded into a database of a cluster of four by COPY, its 22 queries asked of `fluence sql`, each answer compared with DuckDB's.
 
 Does    makes the tables with tpchgen, loads them into both, asks q01.sql .. q22.sql (specification 2.4, validation parameters) and their EXPLAIN.
-Equal   the same columns of the same kinds and as many rows; in the order that ORDER BY says, ties as bags, and at a LIMIT any of those that tie there.
-        Decimals equal to the digit; of a decimal and a double (DuckDB divides into doubles), less than one unit of the decimal's last digit apart;
-        doubles to 1e-9 of themselves.
+Equal   the same columns of the same kinds and as many rows; in the order that ORDER BY says, ties as bags, and at a LIMIT any of those that
+        tie there. Decimals equal to the digit; of a decimal and a double (DuckDB divides into doubles), less than one unit of the decimal's
+        last digit apart; doubles to 1e-9 of themselves. "few digits" counts the decimals that were cut off before 1e-9 of the double.
 Counts  by EXPLAIN: scans whose range is not all, and aggregates that nodes prove.
 Needs   argument 1, or $CARGO_TARGET_DIR/debug/fluence: the binary with SQL; requirements.txt, installed by `pip install --target` into
         $FLUENCE_CACHE/python. SF says the scale (0.01), QUERY_SECONDS the longest that one may take (300), QUERIES which ("1 6 15").
@@ -91,6 +91,12 @@ def same(ours, theirs):
         unit = decimal.Decimal(1).scaleb(exact.as_tuple().exponent)
         return abs(exact - double) < unit + abs(double) * decimal.Decimal("1e-9")
     return ours == theirs
+
+
+def is_cut(value, other):
+    """Whether a decimal that stands for a double has fewer digits than 1e-9 of it takes."""
+    mixed = isinstance(value, decimal.Decimal) and isinstance(other, float)
+    return mixed and abs(value - decimal.Decimal(other)) > abs(decimal.Decimal(other)) * decimal.Decimal("1e-9")
 
 
 def same_row(ours, theirs):
@@ -213,7 +219,8 @@ def ask_both(gateway, db, number):
         if made:
             for statement in after:
                 gateway.ask(statement)
-    return difference(ours, theirs, order, limit), len(ours.rows), seconds, pushed(plan), plan
+    cut = sum(is_cut(value, other) for row, there in zip(ours.rows, theirs.rows) for value, other in zip(row, there))
+    return difference(ours, theirs, order, limit), len(ours.rows), seconds, pushed(plan), cut, plan
 
 
 def run(fluence, out, children):
@@ -233,9 +240,11 @@ def run(fluence, out, children):
     host, port = ready["listening"].rsplit(":", 1)
     gateway = Gateway(f"host={host} port={port} user=fluence dbname=main passfile={ready['passfile']}")
 
+    # Indexes of lineitem are there before its rows, as CREATE INDEX takes at most 524,288 rows; the others are made of rows.
     schema = statements(HERE / "schema.sql")
+    late = [s for s in schema if s.startswith("create index") and " on lineitem " not in s]
     for statement in schema:
-        if statement.startswith("create table"):
+        if statement not in late:
             gateway.ask(statement)
     for table in TABLES:
         begun = time.monotonic()
@@ -244,9 +253,8 @@ def run(fluence, out, children):
         if copied != rows[table]:
             raise SystemExit(f"{table}: COPY says {copied} rows, the file has {rows[table]}")
     begun = time.monotonic()
-    for statement in schema:
-        if statement.startswith("create index"):
-            gateway.ask(statement)
+    for statement in late:
+        gateway.ask(statement)
     print(f"indexes: {time.monotonic() - begun:.1f} s", flush=True)
 
     numbers = [int(n) for n in os.environ.get("QUERIES", "").split()] or range(1, 23)
@@ -254,10 +262,12 @@ def run(fluence, out, children):
     for number in numbers:
         why = None
         try:
-            why, found, seconds, (scans, ranged, proven), plan = ask_both(gateway, db, number)
+            why, found, seconds, (scans, ranged, proven), cut, plan = ask_both(gateway, db, number)
             verdict = "DIFFERENT" if why else "equal"
             plans += bool(ranged or proven)
-            print(f"q{number:02} {verdict:9} {found:5} rows {seconds:7.2f} s  {ranged} of {scans} scans ranged, {proven} proven", flush=True)
+            few = f", {cut} values with few digits" if cut else ""
+            asked = f"{ranged} of {scans} scans ranged, {proven} proven"
+            print(f"q{number:02} {verdict:9} {found:5} rows {seconds:7.2f} s  {asked}{few}", flush=True)
             if os.environ.get("PLANS"):
                 print("\n".join(f"      {line}" for line in plan))
         except psycopg.Error as error:
@@ -273,8 +283,7 @@ def run(fluence, out, children):
                 bad.append(number)
         elif number in KNOWN:
             print(f"      KNOWN says that it is not equal: {KNOWN[number]}")
-    asked = len(numbers)
-    print(f"{asked} queries: {count['equal']} equal, {count['DIFFERENT']} different, {count['ERROR']} errors; {plans} plans pushed down")
+    print(f"{len(numbers)} queries: {count['equal']} equal, {count['DIFFERENT']} different, {count['ERROR']} errors; {plans} plans pushed down")
     return 1 if bad else 0
 
 

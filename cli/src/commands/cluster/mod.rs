@@ -54,6 +54,8 @@ fn warn_of_size(members: usize, out: &Out) {
 
 /// The member that a text names: an id, the first digits of one, a peer id, or an address.
 fn member_of(members: &Members, text: &str) -> Result<NodeId> {
+    // Ids are printed cut, with dots after them.
+    let text = text.trim_end_matches('.');
     let digits = text.strip_prefix("0x").unwrap_or(text).to_ascii_lowercase();
     let by_peer = |node: &NodeId| peer_id(node).is_ok_and(|peer| peer.to_string() == text);
     let by_id = |node: &NodeId| digits.len() >= 4 && node.to_string()[2..].starts_with(&digits);

@@ -30,7 +30,8 @@ pub(crate) async fn run(args: &Sql, home: &Home, out: &Out) -> Result<()> {
     let remote = Remote::open(home, &args.place, &args.unlock, true).await?;
     let database = remote.database_or_new(home, &args.place, out).await?;
     crate::chain::floor(&args.chain, home, remote.session(), database.id(), out).await?;
-    let gateway = Gateway::new(Arc::new(database), GatewayOptions::default());
+    let options = GatewayOptions { database: Some(args.place.db.clone()), ..GatewayOptions::default() };
+    let gateway = Gateway::new(Arc::new(database), options);
     match args.listen {
         Some(address) => serve::run(gateway, address, args, home, out).await,
         None => shell::run(gateway, args, home, out).await,

@@ -1,13 +1,13 @@
 //! The server: its user's password, its certificate, and how to reach it.
 //!
 //! Password  the first line of `--password-file`, or one that is made once and kept in the home's `pgpass`, readable by its owner only, in
-//!           the form that psql and libpq read.
+//!           the form that psql and libpq read; for whatever port. It is never written again.
 //! Plaintext only on loopback, unless it is asked for.
 
 use crate::args::Sql;
 use crate::commands::service;
-use crate::error::{Context, Failure, Help, Result};
-use crate::home::{Home, private_file, replace_file};
+use crate::error::{Context, Failure, Result};
+use crate::home::{Home, private_file};
 use crate::output::Out;
 use crate::passphrase;
 use fluence_gateway::Gateway;
@@ -33,7 +33,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, address: SocketAddr, args: &Sql, 
     }
     let listener = TcpListener::bind(address).await.doing(format!("cannot listen at {address}"))?;
     let bound = listener.local_addr().doing("cannot tell the port")?;
-    let (password, passfile) = password(args, bound, home)?;
+    let (password, passfile) = password(args, home)?;
     let mut options = ServerOptions::new(Users::scram().with_password(&args.user, &password));
     drop(password);
     options.require_tls = tls.is_some() && !args.allow_plaintext;
@@ -55,31 +55,23 @@ pub(crate) async fn run(gateway: Arc<Gateway>, address: SocketAddr, args: &Sql, 
 }
 
 /// The user's password, and the file in which clients find it, where it is ours.
-fn password(args: &Sql, bound: SocketAddr, home: &Home) -> Result<(Zeroizing<String>, Option<PathBuf>)> {
+fn password(args: &Sql, home: &Home) -> Result<(Zeroizing<String>, Option<PathBuf>)> {
     if let Some(path) = &args.password_file {
         return Ok((passphrase::first_line(path, "password")?, None));
     }
     let path = home.dir().join("pgpass");
-    let (host, port) = (bound.ip(), bound.port());
-    // `host:port:database:user:password`, with colons and backslashes escaped.
-    let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-    let password = if path.exists() {
-        let line = passphrase::first_line(&path, "password")?;
-        let last = line.rsplit_once(':').map(|(_, last)| last.to_owned());
-        Zeroizing::new(last.ok_or_else(|| {
-            Failure::failed(format!("{} is not a password file", path.display())).help("remove it; another is made")
-        })?)
-    } else {
+    if !path.exists() {
         let mut secret = Zeroizing::new([0u8; 20]);
         OsRng.fill_bytes(&mut *secret);
-        Zeroizing::new(hex::encode(*secret))
-    };
-    let user = escape(&args.user);
-    let line = Zeroizing::new(format!("{}:{port}:*:{user}:{}\n", escape(&host.to_string()), *password));
-    if path.exists() {
-        replace_file(&path, line.as_bytes()).or_help("is the home writable?")?;
-    } else {
+        // `host:port:database:user:password`, for any address, port and database; colons and backslashes would be escaped.
+        let user = args.user.replace('\\', "\\\\").replace(':', "\\:");
+        let line = Zeroizing::new(format!("*:*:*:{user}:{}\n", hex::encode(*secret)));
         private_file(&path, line.as_bytes())?;
     }
+    let line = passphrase::first_line(&path, "password")?;
+    let last = line.rsplit_once(':').map(|(_, last)| Zeroizing::new(last.to_owned()));
+    let password = last.ok_or_else(|| {
+        Failure::failed(format!("{} is not a password file", path.display())).help("remove it; another is made")
+    })?;
     Ok((password, Some(path)))
 }

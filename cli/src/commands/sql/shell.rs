@@ -148,7 +148,11 @@ async fn interactive(session: &mut SqlSession, format: RowFormat, home: &Home, o
     let mut editor: Editor<Words, FileHistory> = Editor::with_config(config).doing("cannot read the terminal")?;
     // A history that cannot be read is begun anew.
     let _ = editor.load_history(&history);
-    out.note(out.dim("every row is verified before it is shown; \\? for help"));
+    out.note(
+        out.dim(
+            "every row is verified before it is shown; statements are kept in the home's sql_history; \\? for help",
+        ),
+    );
     let on = "SET fluence.notices = on";
     statements(session, on, RowFormat::Csv, &Out::new(false, true)).await?;
     let mut pending = String::new();
@@ -170,8 +174,14 @@ async fn interactive(session: &mut SqlSession, format: RowFormat, home: &Home, o
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(error).doing("cannot read the terminal"),
         }
-        let command = pending.trim().to_owned();
-        if let Some(command) = command.strip_prefix('\\') {
+        let last = pending.lines().last().unwrap_or_default().trim().to_owned();
+        if matches!(pending.trim().trim_end_matches(';'), "help" | "exit" | "quit") {
+            out.note("\\? for help, \\q to leave");
+            pending.clear();
+            continue;
+        }
+        // At any prompt: whoever is lost in a statement gets out.
+        if let Some(command) = last.strip_prefix('\\') {
             let text = meta(command);
             pending.clear();
             match text {

@@ -1,0 +1,121 @@
+//! Arithmetic as PostgreSQL does it, where the planner's own would give another value.
+//!
+//! ```text
+//! a / b, of decimals         the planner keeps 4 digits more than a has: a gets more before, as many as are sure to fit
+//! avg(d), of a decimal       likewise: 16 digits after the point at least, where they fit
+//! date +- interval           the planner drops what is below a day: the date becomes a timestamp, unless the interval has no such part
+//! ```
+//! When    on a plan as it comes from SQL, before the planner settles types, so that all that follows is settled by the new ones.
+//! Source  PostgreSQL 15, "Numeric Types", "Date/Time Functions and Operators"; found by comparison with DuckDB
+
+use crate::error::SqlError;
+use datafusion::arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::expr::{AggregateFunction, WindowFunctionDefinition};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
+use datafusion::scalar::ScalarValue;
+
+/// Digits of a decimal.
+const DIGITS: u8 = 38;
+/// Digits after the point of what is divided, where they fit.
+const SCALE: i8 = 16;
+/// Digits that the planner adds to the scale of a quotient or a mean.
+const ADDED: i8 = 4;
+
+/// The plan with arithmetic that gives what PostgreSQL gives.
+///
+/// # Errors
+/// What the planner says of the new plan.
+pub(crate) fn settled(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
+    let settled = plan.transform_up_with_subqueries(|node| {
+        let inputs = node.inputs();
+        let schema = if inputs.is_empty() { node.schema().as_ref().clone() } else { merge_schema(&inputs) };
+        let changed = node.map_expressions(|expr| expr.transform_up(|e| Ok(settle(e, &schema))))?;
+        // The types of what stands above follow.
+        Ok(Transformed::yes(changed.data.recompute_schema()?))
+    })?;
+    Ok(settled.data)
+}
+
+fn settle(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right }) => {
+            let (l, r) = (decimal_of(&left, schema), decimal_of(&right, schema));
+            let exact = is_decimal(&left, schema) || is_decimal(&right, schema);
+            match (l, r) {
+                (Some((p, s)), Some((_, divisor))) if exact => {
+                    // Whole digits of the dividend, the divisor's scale and what the planner adds must fit beside it.
+                    let room = DIGITS as i8 - ADDED - divisor - (p as i8 - s);
+                    let left = widened(*left, s, room.min(SCALE));
+                    Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op: Operator::Divide, right }))
+                }
+                _ => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })),
+            }
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
+            let is_date = |e: &Expr| matches!(e.get_type(schema), Ok(DataType::Date32));
+            let timestamp = |e: Box<Expr>| Box::new(cast(*e, DataType::Timestamp(TimeUnit::Microsecond, None)));
+            let (left, right) = match (has_hours(&left, schema), has_hours(&right, schema)) {
+                (_, true) if is_date(&left) => (timestamp(left), right),
+                (true, _) if is_date(&right) => (left, timestamp(right)),
+                _ => return Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
+            };
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+        }
+        Expr::AggregateFunction(mut call) if is_mean(&call) => {
+            call.params.args = call.params.args.into_iter().map(|a| mean_argument(a, schema)).collect();
+            Transformed::yes(Expr::AggregateFunction(call))
+        }
+        Expr::WindowFunction(mut call) if matches!(&call.fun, WindowFunctionDefinition::AggregateUDF(f) if f.name() == "avg") =>
+        {
+            call.params.args = call.params.args.into_iter().map(|a| mean_argument(a, schema)).collect();
+            Transformed::yes(Expr::WindowFunction(call))
+        }
+        other => Transformed::no(other),
+    }
+}
+
+fn is_mean(call: &AggregateFunction) -> bool {
+    call.func.name() == "avg"
+}
+
+fn mean_argument(argument: Expr, schema: &DFSchema) -> Expr {
+    match argument.get_type(schema) {
+        Ok(DataType::Decimal128(p, s)) if s >= 0 => {
+            // A sum of many still fits: ten digits are left for their number.
+            let room = DIGITS as i8 - ADDED - 10 - (p as i8 - s);
+            widened(argument, s, room.min(SCALE))
+        }
+        _ => argument,
+    }
+}
+
+fn widened(expr: Expr, scale: i8, wanted: i8) -> Expr {
+    if wanted > scale { cast(expr, DataType::Decimal128(DIGITS, wanted)) } else { expr }
+}
+
+fn is_decimal(expr: &Expr, schema: &DFSchema) -> bool {
+    matches!(expr.get_type(schema), Ok(DataType::Decimal128(..)))
+}
+
+/// Precision and scale of an exact number; integers have none after the point.
+fn decimal_of(expr: &Expr, schema: &DFSchema) -> Option<(u8, i8)> {
+    match expr.get_type(schema).ok()? {
+        DataType::Decimal128(p, s) if s >= 0 => Some((p, s)),
+        DataType::Int64 | DataType::UInt64 => Some((20, 0)),
+        DataType::Int32 | DataType::UInt32 | DataType::Int16 | DataType::Int8 => Some((10, 0)),
+        _ => None,
+    }
+}
+
+/// Whether an expression is an interval that may have a part below a day.
+fn has_hours(expr: &Expr, schema: &DFSchema) -> bool {
+    match expr {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(v)), _) => v.nanoseconds != 0,
+        Expr::Literal(ScalarValue::IntervalDayTime(Some(v)), _) => v.milliseconds != 0,
+        Expr::Literal(ScalarValue::IntervalYearMonth(_), _) => false,
+        other => matches!(other.get_type(schema), Ok(DataType::Interval(_))),
+    }
+}
