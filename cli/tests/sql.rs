@@ -124,7 +124,7 @@ fn psql_uses_a_cluster_as_a_common_database() {
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("PGPASSWORD", "guessed")
-        .args([&server.ready["url"].as_str().unwrap().to_owned(), "-c", "SELECT 1"])
+        .args([server.ready["url"].as_str().unwrap(), "-c", "SELECT 1"])
         .stdin(Stdio::null())
         .output()
         .unwrap();

@@ -318,14 +318,20 @@ impl<T: Transport> Transaction<T> {
                 }
                 Err(ClientError::Op(OpRefusal::TooManyLive(projection))) if attempt < ATTEMPTS => {
                     let table = tables.get(&projection).ok_or(ClientError::Op(OpRefusal::TooManyLive(projection)))?;
-                    table.compact().await?;
+                    let compacted = table.compact().await?;
                     if is_blind(&projection) {
                         continue;
                     }
-                    // What was read stands in other segments now; read again.
-                    let read = parts.iter().find(|p| p.handle.projection == projection).map(|p| p.version);
-                    let (read, current) = (read.unwrap_or_default(), Version(read.unwrap_or_default().0 + 1));
-                    return Err(ClientError::Conflict { projection, read, current });
+                    // Merging segments changes no row: what was read is so still, where nothing else came in between.
+                    let part = parts.iter_mut().find(|p| p.handle.projection == projection);
+                    let read = part.as_ref().map(|p| p.version).unwrap_or_default();
+                    match (part, compacted) {
+                        (Some(part), Some(compacted)) if compacted.version.0 == read.0 + 1 => {
+                            part.version = compacted.version;
+                            continue;
+                        }
+                        _ => return Err(ClientError::Conflict { projection, read, current: Version(read.0 + 1) }),
+                    }
                 }
                 other => other?,
             };

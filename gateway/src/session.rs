@@ -23,7 +23,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -359,7 +359,13 @@ impl SqlSession {
     }
 
     fn cx(&self) -> Cx<'_> {
-        Cx { context: &self.context, shared: &self.shared, sequences: &self.gateway.sequences, casts: Mutex::default() }
+        Cx {
+            context: &self.context,
+            shared: &self.shared,
+            sequences: &self.gateway.sequences,
+            user: &self.user,
+            casts: Mutex::default(),
+        }
     }
 
     fn notice(&mut self, message: String) {
@@ -510,7 +516,10 @@ impl SqlSession {
                 self.settings.set(&set)?;
                 return Ok(Outcome::Done(Tag::Command("SET")));
             }
-            ast::Statement::Reset(_) => return Ok(Outcome::Done(Tag::Command("RESET"))),
+            ast::Statement::Reset(reset) => {
+                self.settings.reset(&reset);
+                return Ok(Outcome::Done(Tag::Command("RESET")));
+            }
             ast::Statement::ShowVariable { variable } => {
                 let (name, value) = self.settings.show(&variable)?;
                 return Ok(one_text(&name, &value));
@@ -605,6 +614,41 @@ impl SqlSession {
         }
     }
 
+    /// Begins the transaction that several statements sent as one string are. `false` where one is open, or they begin or end some
+    /// themselves.
+    ///
+    /// # Errors
+    /// [`SqlError`] where the catalogue cannot be read.
+    pub async fn begin_block(&mut self, statements: &[Statement]) -> Result<bool, SqlError> {
+        let control = |s: &Statement| {
+            ends_transaction(&s.0)
+                || matches!(
+                    s.0,
+                    ast::Statement::StartTransaction { .. }
+                        | ast::Statement::Savepoint { .. }
+                        | ast::Statement::Copy { .. }
+                )
+        };
+        if !matches!(self.transaction, Transaction::Idle) || statements.iter().any(control) {
+            return Ok(false);
+        }
+        self.start().await?;
+        Ok(true)
+    }
+
+    /// Ends it: all of it happens, or nothing.
+    ///
+    /// # Errors
+    /// [`SqlError`] where it cannot be committed.
+    pub async fn end_block(&mut self, done: bool) -> Result<(), SqlError> {
+        if done {
+            self.commit().await?
+        } else {
+            self.rollback().await?
+        };
+        Ok(())
+    }
+
     fn open(&self) -> Result<&Arc<Work>, SqlError> {
         match &self.transaction {
             Transaction::Open(work) => Ok(work),
@@ -630,6 +674,7 @@ impl SqlSession {
                 let done = work.commit(&*self.gateway.store).await;
                 if done.is_err() {
                     self.cleared.clear();
+                    self.gateway.forget_catalog().await;
                 }
                 done?;
                 self.committed(&work).await;
@@ -858,13 +903,18 @@ impl SqlSession {
             copy::write_header(&options, &names.iter().map(String::as_str).collect::<Vec<_>>(), &mut out);
             Ok((bytes::Bytes::from(out), 0))
         });
-        let batches = frame.execute_stream().await?.map(move |batch| {
-            let batch = batch?;
+        let rows = frame.execute_stream().await?.map(move |batch| {
             let mut out = Vec::new();
-            copy::write(&options, &batch, &mut out)?;
-            Ok((bytes::Bytes::from(out), batch.num_rows() as u64))
+            let ends = copy::write(&options, &batch?, &mut out)?;
+            let (mut all, mut start) = (bytes::Bytes::from(out), 0);
+            let rows = ends.into_iter().map(move |end| {
+                let row = all.split_to(end - start);
+                start = end;
+                Ok((row, 1))
+            });
+            Ok::<_, SqlError>(futures::stream::iter(rows.collect::<Vec<_>>()))
         });
-        let stream = futures::stream::iter(head).chain(batches).boxed();
+        let stream = futures::stream::iter(head).chain(rows.try_flatten()).boxed();
         Ok(Outcome::CopyOut { columns, format, stream })
     }
 

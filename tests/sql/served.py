@@ -99,7 +99,7 @@ def postgres(out):
         out.chmod(0o755)
         shutil.chown(data, "postgres")
         shutil.chown(secret, "postgres")
-    init = [POSTGRES / "initdb", "-D", data, "-U", "fluence", "-A", "scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--locale=C", "--no-sync"]
+    init = [POSTGRES / "initdb", "-D", data, "-U", "fluence", "-A", "scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
     subprocess.run([*as_user, *init], check=True, stdout=subprocess.DEVNULL, cwd=data)
     options = f"-p {port} -k {data} -c listen_addresses=127.0.0.1 -c fsync=off -c timezone=UTC -c default_transaction_isolation=serializable"
     control = [*as_user, POSTGRES / "pg_ctl", "-D", data, "-s", "-w"]

@@ -22,8 +22,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// All connections that can be cancelled.
 #[derive(Default)]
 pub(super) struct Registry {
-    by_pid: Mutex<HashMap<i32, (Vec<u8>, Arc<Running>)>>,
+    by_pid: Mutex<HashMap<i32, Entrant>>,
 }
+
+/// A connection's secret key, and what it runs.
+type Entrant = (Vec<u8>, Arc<Running>);
 
 impl Registry {
     /// Gives a connection its process id and key, until the ticket is dropped.

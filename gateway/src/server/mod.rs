@@ -172,13 +172,13 @@ impl House {
     fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
         tracing::debug!(%peer, "accepted");
         let server = Arc::clone(&self.server);
-        self.to_porch(
-            async move { timeout(server.options.startup_timeout, startup::admit(&server, stream)).await.ok()? },
-        );
+        self.put_on_porch(async move {
+            timeout(server.options.startup_timeout, startup::admit(&server, stream)).await.ok()?
+        });
     }
 
     /// Work of bounded time for somebody outside.
-    fn to_porch(&mut self, task: impl Future<Output = Option<Client>> + Send + 'static) {
+    fn put_on_porch(&mut self, task: impl Future<Output = Option<Client>> + Send + 'static) {
         self.oldest.retain(|task| !task.is_finished());
         while self.oldest.len() >= self.server.options.handshakes_max.max(1) {
             self.evict();
@@ -209,7 +209,7 @@ impl House {
             return;
         }
         let server = Arc::clone(&self.server);
-        self.to_porch(async move {
+        self.put_on_porch(async move {
             let full =
                 client.wire.close_with(Fault::fatal(code::TOO_MANY_CONNECTIONS, "sorry, too many clients already"));
             let _told_or_not = timeout(server.options.startup_timeout, full).await;

@@ -34,8 +34,18 @@ impl Connection {
         if statements.is_empty() {
             self.wire.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
         }
+        // Several statements are one transaction, unless they say otherwise.
+        let block = statements.len() > 1 && self.session.begin_block(&statements).await?;
         for statement in statements {
-            self.begin().race(self.simple_statement(statement)).await?;
+            if let Err(failure) = self.begin().race(self.simple_statement(statement)).await {
+                if block {
+                    self.session.end_block(false).await?;
+                }
+                return Err(failure);
+            }
+        }
+        if block {
+            self.session.end_block(true).await?;
         }
         self.ready().await
     }

@@ -308,7 +308,7 @@ fn decimal(unscaled: i128, precision: u8, scale: i8, ty: &DataType) -> Result<Sc
 /// A mean as DataFusion computes it: doubles divided, or decimals with more digits, cut off.
 fn mean(sum: &AggregateValue, count: &AggregateValue, ty: &DataType) -> Result<ScalarValue> {
     let (AggregateValue::Sum { unscaled, scale }, AggregateValue::Count(n)) = (sum, count) else {
-        return Ok(ScalarValue::try_from(ty)?);
+        return ScalarValue::try_from(ty);
     };
     match ty {
         DataType::Float64 => Ok(ScalarValue::Float64(Some(*unscaled as f64 / *n as f64))),

@@ -4,6 +4,7 @@
 //! a / b, of decimals         the planner keeps 4 digits more than a has: a gets more before, as many as are sure to fit
 //! avg(d), of a decimal       likewise: 16 digits after the point at least, where they fit
 //! date +- interval           the planner drops what is below a day: the date becomes a timestamp, unless the interval has no such part
+//! x IN (SELECT ..)           below OR or NOT the planner knows true and false only: refused where a NULL may be in it
 //! ```
 //! When    on a plan as it comes from SQL, before the planner settles types, so that all that follows is settled by the new ones.
 //! Source  PostgreSQL 15, "Numeric Types", "Date/Time Functions and Operators"; found by comparison with DuckDB
@@ -13,7 +14,7 @@ use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunctionDefinition};
-use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::utils::{merge_schema, split_conjunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
 use datafusion::scalar::ScalarValue;
 
@@ -30,6 +31,9 @@ const ADDED: i8 = 4;
 /// What the planner says of the new plan.
 pub(crate) fn settled(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
     let settled = plan.transform_up_with_subqueries(|node| {
+        if let LogicalPlan::Filter(filter) = &node {
+            three_valued(&filter.predicate, filter.input.schema())?;
+        }
         let inputs = node.inputs();
         let schema = if inputs.is_empty() { node.schema().as_ref().clone() } else { merge_schema(&inputs) };
         let changed = node.map_expressions(|expr| expr.transform_up(|e| Ok(settle(e, &schema))))?;
@@ -75,6 +79,35 @@ fn settle(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
         }
         other => Transformed::no(other),
     }
+}
+
+/// Refuses `IN (SELECT ..)` where the planner would take "not known" for false: below OR or NOT, with a NULL possible on either side.
+fn three_valued(predicate: &Expr, schema: &DFSchema) -> Result<()> {
+    for conjunct in split_conjunction(predicate) {
+        let inner = match conjunct {
+            Expr::Not(inner) => inner,
+            other => other,
+        };
+        if matches!(inner, Expr::InSubquery(_)) {
+            continue;
+        }
+        let doubtful = conjunct.exists(|e| {
+            Ok(match e {
+                Expr::InSubquery(call) => {
+                    let of_subquery = call.subquery.subquery.schema().fields();
+                    call.expr.nullable(schema).unwrap_or(true) || of_subquery.iter().any(|f| f.is_nullable())
+                }
+                _ => false,
+            })
+        })?;
+        if doubtful {
+            let why = SqlError::unsupported("IN (SELECT ..) below OR or NOT, where a value may be NULL,");
+            return Err(why
+                .hint("write it with EXISTS, or leave NULLs out on both sides with NOT NULL columns")
+                .into());
+        }
+    }
+    Ok(())
 }
 
 fn is_mean(call: &AggregateFunction) -> bool {

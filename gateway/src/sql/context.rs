@@ -168,10 +168,17 @@ pub(crate) fn planner(
     datafusion_pg_catalog::setup_pg_catalog(&context, database, EmptyContextProvider)
         .map_err(|e| SqlError::from(*e))?;
     context.register_udf(version());
+    context.register_udf(to_regtype());
     if let Some(variance) = context.state().aggregate_functions().get("var_samp") {
         context.register_udaf(variance.as_ref().clone().with_aliases(["variance"]));
     }
     Ok((context, shared))
+}
+
+/// `to_regtype(name)`: NULL, for there are no types beyond the built-in ones, which nobody asks for so.
+fn to_regtype() -> ScalarUDF {
+    let run = |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::Int32(None)));
+    create_udf("to_regtype", vec![DataType::Utf8], DataType::Int32, Volatility::Stable, Arc::new(run))
 }
 
 /// `version()`, in the form that drivers read.

@@ -2,7 +2,7 @@
 //!
 //! In      bytes come in pieces of any size; a row is taken when it is whole. Rows are checked and written in the transaction in batches of
 //!         [`BATCH_ROWS`], so what is held in text is bounded; what a transaction writes is bounded by what a segment takes.
-//! Out     one piece a batch of the query's rows.
+//! Out     one piece a row, as PostgreSQL does and drivers expect.
 //! Source  PostgreSQL 15, "COPY": text and CSV formats
 
 use super::{fold, relation};
@@ -80,7 +80,7 @@ impl Options {
         }
         let csv = format == CopyFormat::Csv;
         let byte = |what: &str, c: char| {
-            let plain = c.is_ascii() && !matches!(c, '\n' | '\r' | '\\' | '.') && !(!csv && c.is_ascii_alphanumeric());
+            let plain = c.is_ascii() && !matches!(c, '\n' | '\r' | '\\' | '.') && (csv || !c.is_ascii_alphanumeric());
             let why = || SqlError::new(SqlState::InvalidParameter, format!("COPY {what} cannot be {c:?}"));
             plain.then_some(c as u8).ok_or_else(why)
         };
@@ -354,8 +354,9 @@ pub fn text_of(array: &dyn Array, row: usize) -> Result<Option<String>, SqlError
     }))
 }
 
-/// The rows of a batch as COPY writes them.
-pub(crate) fn write(options: &Options, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), SqlError> {
+/// The rows of a batch as COPY writes them; where each ends.
+pub(crate) fn write(options: &Options, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<Vec<usize>, SqlError> {
+    let mut ends = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         for (i, column) in batch.columns().iter().enumerate() {
             if i > 0 {
@@ -367,8 +368,9 @@ pub(crate) fn write(options: &Options, batch: &RecordBatch, out: &mut Vec<u8>) -
             }
         }
         out.push(b'\n');
+        ends.push(out.len());
     }
-    Ok(())
+    Ok(ends)
 }
 
 /// The names of the columns as a CSV's first line.

@@ -243,8 +243,11 @@ impl Cx<'_> {
         Ok(())
     }
 
-    fn free_physical(&self, name: &str) -> String {
-        self.catalog().free_physical(name)
+    /// A name for a new physical table. What was made and rolled back is there still, and not in the catalogue.
+    async fn free_physical(&self, name: &str) -> Result<String, SqlError> {
+        let there = self.shared.store.tables().await?;
+        self.edit(|catalog| catalog.physical.extend(there.into_iter().map(|s| (s.name().to_owned(), s))));
+        Ok(self.catalog().free_physical(name))
     }
 
     /// Does a CREATE TABLE. Gives how many rows an AS brought.
@@ -262,7 +265,7 @@ impl Cx<'_> {
             return Err(exists(&name));
         }
         let mut def = TableDef {
-            physical: self.free_physical(&name),
+            physical: self.free_physical(&name).await?,
             name,
             columns: Vec::new(),
             key: Vec::new(),
@@ -381,7 +384,7 @@ impl Cx<'_> {
         }
         let mut key = own.clone();
         key.extend(def.key.iter().filter(|k| !own.contains(k)).cloned());
-        let physical = self.free_physical(&format!("{}~{name}", def.name));
+        let physical = self.free_physical(&format!("{}~{name}", def.name)).await?;
         self.make_physical(sealed(def, &physical, &key, &[])?).await?;
         Ok(IndexDef { name, physical, columns: own, unique })
     }
@@ -701,12 +704,12 @@ impl Cx<'_> {
         }
         let text = format!("SELECT {} FROM {}.{}", items.join(", "), super::context::WHOLE, quote(&old.name));
         let rows = self.collect_text(&text).await?;
-        new.physical = self.free_physical(&new.name);
+        new.physical = self.free_physical(&new.name).await?;
         let mut cleared = vec![old.physical.clone()];
         self.make_physical(sealed(&new, &new.physical, &new.key, &[])?).await?;
         for index in std::mem::take(&mut new.indexes) {
             cleared.push(index.physical);
-            let physical = self.free_physical(&format!("{}~{}", new.name, index.name));
+            let physical = self.free_physical(&format!("{}~{}", new.name, index.name)).await?;
             let mut key = index.columns.clone();
             key.extend(new.key.iter().filter(|k| !index.columns.contains(k)).cloned());
             self.make_physical(sealed(&new, &physical, &key, &[])?).await?;

@@ -60,7 +60,7 @@ pub(crate) fn push(table: &TableDef, key: &[String], filters: &[&Expr]) -> Pushe
             prefix.push(comparison[0].value.clone());
             continue;
         }
-        for i in 0..filters.len() {
+        for (i, exact) in exact.iter_mut().enumerate() {
             let Some(all) = of_column(i) else { continue };
             let is_lower = |c: &Comparison| matches!(c.op, Operator::Gt | Operator::GtEq);
             let (needs_lower, needs_upper) = (all.iter().any(is_lower), all.iter().any(|c| !is_lower(c)));
@@ -77,7 +77,7 @@ pub(crate) fn push(table: &TableDef, key: &[String], filters: &[&Expr]) -> Pushe
                     _ => upper = Some(Bound::Included(bound)),
                 }
             }
-            exact[i] = true;
+            *exact = true;
             bounded = true;
         }
         if bounded && lower.is_none() && table.columns[place].nullable {

@@ -20,6 +20,7 @@ pub(crate) mod explain;
 pub(crate) mod filter;
 pub(crate) mod names;
 pub(crate) mod params;
+pub(crate) mod rewrite;
 pub(crate) mod sequence;
 pub(crate) mod settings;
 pub(crate) mod table;

@@ -92,6 +92,21 @@ impl Settings {
         }
     }
 
+    /// Does a RESET: a setting, or all, as it was at the start.
+    pub(crate) fn reset(&mut self, reset: &ast::ResetStatement) {
+        let Self(first) = Self::default();
+        match &reset.reset {
+            ast::Reset::ALL => self.0 = first,
+            ast::Reset::ConfigurationParameter(name) => {
+                let name = name.to_string().to_lowercase();
+                match first.get(&name) {
+                    Some(value) => drop(self.0.insert(name, value.clone())),
+                    None => drop(self.0.remove(&name)),
+                }
+            }
+        }
+    }
+
     fn put(&mut self, name: String, value: String) -> Result<(), SqlError> {
         let refuse = |why: &str| Err(SqlError::new(SqlState::FeatureNotSupported, why.to_owned()));
         match name.as_str() {

@@ -42,6 +42,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) context: &'a SessionContext,
     pub(crate) shared: &'a Shared,
     pub(crate) sequences: &'a Sequences,
+    /// Who is connected.
+    pub(crate) user: &'a str,
     /// Types that casts give the parameters of what was planned.
     pub(crate) casts: Mutex<Vec<Option<DataType>>>,
 }
@@ -90,6 +92,7 @@ impl Cx<'_> {
     }
 
     async fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan, SqlError> {
+        super::rewrite::rewrite(&mut statement, self.user)?;
         self.note_casts(super::params::casts(&mut statement)?);
         let state = self.context.state();
         super::arithmetic::settled(state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await?)

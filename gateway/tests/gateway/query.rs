@@ -56,6 +56,31 @@ async fn joins_windows_groups_and_subqueries() {
 }
 
 #[tokio::test]
+async fn what_the_planner_would_misunderstand_is_said_or_refused() {
+    let s = &mut with_rows().await;
+    tag(s, "CREATE TABLE n (id bigint PRIMARY KEY, y bigint); INSERT INTO n VALUES (1, 1), (2, 5), (3, NULL)").await;
+    tag(s, "CREATE TABLE m (id bigint PRIMARY KEY, y bigint); INSERT INTO m VALUES (1, 1), (2, NULL)").await;
+    assert!(rows(s, "SELECT id FROM n WHERE y NOT IN (SELECT y FROM m)").await.is_empty());
+    for text in [
+        "SELECT id FROM n WHERE y NOT IN (SELECT y FROM m) OR id = 99",
+        "SELECT id FROM n WHERE NOT (y IN (SELECT y FROM m) AND id > 0)",
+        "DELETE FROM n WHERE y NOT IN (SELECT y FROM m) OR id = 99",
+        "UPDATE n SET y = 0 WHERE (y IN (SELECT y FROM m)) IS NULL",
+    ] {
+        assert_eq!(state(s, text).await, "0A000", "{text}");
+    }
+    // Where no NULL can be, nothing is in doubt.
+    assert_eq!(rows(s, "SELECT id FROM n WHERE id NOT IN (SELECT id FROM m) OR id = 1 ORDER BY id").await, ["1", "3"]);
+    assert_eq!(state(s, "SELECT id FROM n WHERE y IS DISTINCT FROM 1 AND id > 2").await, "42601");
+    assert_eq!(rows(s, "SELECT id FROM n WHERE (y IS DISTINCT FROM 1) AND id > 2").await, ["3"]);
+    assert_eq!(rows(s, "SELECT n, n, count(*), count(*) FROM a WHERE id = 2 GROUP BY n").await, ["2|2|1|1"]);
+    assert_eq!(rows(s, "SELECT 1, 1").await, ["1|1"]);
+    assert_eq!(rows(s, "SELECT current_user").await, ["ada"]);
+    tag(s, "SET application_name = 'x'; RESET application_name").await;
+    assert_eq!(rows(s, "SHOW application_name").await, [""]);
+}
+
+#[tokio::test]
 async fn arithmetic_gives_what_postgres_gives() {
     let s = &mut session().await;
     tag(s, "CREATE TABLE o (id bigint PRIMARY KEY, d date, x numeric(15,2)); CREATE INDEX o_d ON o (d)").await;

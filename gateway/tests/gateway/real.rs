@@ -90,7 +90,8 @@ pub(crate) async fn say(outcome: Outcome) -> Result<Said, SqlError> {
         Outcome::Done(tag) => tag,
         Outcome::CopyOut { mut stream, .. } => {
             while let Some(piece) = stream.next().await {
-                let (bytes, _) = piece?;
+                let (bytes, rows) = piece?;
+                assert!(rows <= 1, "a piece is a row");
                 lines.extend(std::str::from_utf8(&bytes).unwrap().lines().map(str::to_owned));
             }
             Tag::Copy(lines.len() as u64)

@@ -92,6 +92,20 @@ async fn ddl_is_rolled_back_with_the_rest() {
 }
 
 #[tokio::test]
+async fn many_small_commits_conflict_with_nobody() {
+    let s = &mut session().await;
+    tag(s, "CREATE TABLE t (id bigint PRIMARY KEY, n bigint); INSERT INTO t VALUES (1, 0)").await;
+    // More than a table may have live segments: they are merged on the way.
+    for _ in 0..40 {
+        tag(s, "BEGIN; UPDATE t SET n = n + 1 WHERE id = 1; COMMIT").await;
+    }
+    assert_eq!(rows(s, "SELECT n FROM t").await, ["40"]);
+    for _ in 0..20 {
+        tag(s, "BEGIN; CREATE TABLE u (id bigint PRIMARY KEY); ROLLBACK; CREATE TABLE u (id bigint PRIMARY KEY); DROP TABLE u").await;
+    }
+}
+
+#[tokio::test]
 async fn a_cancelled_statement_fails_its_transaction_only() {
     let s = &mut session().await;
     s.cancelled();
