@@ -15,7 +15,7 @@ SEEDS ?= 100
 SEED0 ?= 1
 chaos: SEEDS = 10
 
-.PHONY: help bootstrap build build-sql demo sim sim-planted chaos test test-fast test-slow test-rocksdb check lint bench bench-idle bench-compare release contracts artifacts clean
+.PHONY: help bootstrap build build-sql demo sim sim-planted chaos sql-corpus test test-fast test-slow test-rocksdb check lint bench bench-idle bench-compare release contracts artifacts clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,11 @@ sim-planted: ## each of five bugs, put in on purpose, is looked for in 300 seeds
 	for bug in short-quorum unchecked-root drained-mempool lost-vote-journal bad-page; do \
 		$(CARGO_TARGET_DIR)/debug/fluence-sim --planted $$bug --seeds 300 --seed0 $(SEED0) || exit 1; \
 	done
+
+sql-corpus: build-sql ## SQL at length: TPC-H beside DuckDB (SF=0.1), random statements beside SQLite (SEED=n STATEMENTS=n)
+	@scripts/bootstrap.sh sql
+	SF=$${SF:-0.1} python3 tests/sql/tpch/run.py $(FLUENCE)
+	STATEMENTS=$${STATEMENTS:-3000} FLUENCE=$(FLUENCE) python3 tests/sql/random_dml.py
 
 test: ## set up everything and run every test
 	@scripts/bootstrap.sh all

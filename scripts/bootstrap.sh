@@ -76,7 +76,11 @@ data() {
     python3 tests/demo/fetch_flights.py
 }
 
-sql() { need psql postgresql-client; }
+sql() {
+    need psql postgresql-client
+    need python3 python3
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+}
 
 rocksdb() {
     rust

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the test suites, says which were skipped and why, and ends with one line of totals.
 #
-#   scripts/test.sh all | rust | vectors | contracts | interop | rocksdb | demo
+#   scripts/test.sh all | rust | vectors | contracts | interop | rocksdb | demo | sql   (the last three use the binary that `rust` built)
 #
 # A suite that cannot run on this machine prints `SKIPPED name: reason` and is counted.
 set -uo pipefail
@@ -53,9 +53,15 @@ demo() {
     suite demo scripts/demo_test.sh
     suite demo-sql python3 tests/demo/sql.py "$CARGO_TARGET_DIR/debug/fluence"
 }
+# Drivers that others wrote, and random statements beside SQLite. Heavier: make sql-corpus.
+sql() {
+    export FLUENCE="$CARGO_TARGET_DIR/debug/fluence"
+    suite sql-drivers python3 tests/sql/drivers.py
+    suite sql-random python3 tests/sql/random_dml.py
+}
 
 case "${1:-all}" in
-rust | vectors | contracts | interop | rocksdb | demo) "$1" ;;
+rust | vectors | contracts | interop | rocksdb | demo | sql) "$1" ;;
 all)
     rust
     vectors
@@ -63,6 +69,7 @@ all)
     interop
     rocksdb
     demo
+    sql
     ;;
 *)
     echo "test.sh: no such suite: $1" >&2
