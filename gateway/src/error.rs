@@ -15,6 +15,7 @@ pub enum SqlState {
     ConnectionFailure,
     FeatureNotSupported,
     CardinalityViolation,
+    GroupingError,
     DataException,
     NumericValueOutOfRange,
     DivisionByZero,
@@ -58,6 +59,7 @@ impl SqlState {
             Self::ConnectionFailure => "08006",
             Self::FeatureNotSupported => "0A000",
             Self::CardinalityViolation => "21000",
+            Self::GroupingError => "42803",
             Self::DataException => "22000",
             Self::NumericValueOutOfRange => "22003",
             Self::DivisionByZero => "22012",
@@ -185,7 +187,16 @@ impl From<DataFusionError> for SqlError {
             }
             _ => message.trim_start_matches("Error during planning: ").trim_start_matches("Schema error: ").to_owned(),
         };
+        // The planner tells some things by its words alone.
+        let told = [
+            ("must appear in the group by clause", SqlState::GroupingError),
+            ("more than one row", SqlState::CardinalityViolation),
+            ("too large to store in a decimal", SqlState::NumericValueOutOfRange),
+            ("unsupported sql type", SqlState::UndefinedObject),
+        ];
+        let told = told.into_iter().find(|(words, _)| lower.contains(words)).map(|(_, state)| state);
         let state = match error.find_root() {
+            _ if told.is_some() => told.unwrap_or(SqlState::InternalError),
             DataFusionError::SQL(..) => SqlState::SyntaxError,
             DataFusionError::NotImplemented(_) => SqlState::FeatureNotSupported,
             DataFusionError::ResourcesExhausted(_) => SqlState::OutOfResources,

@@ -48,6 +48,10 @@ async fn joins_windows_groups_and_subqueries() {
         ("SELECT nosuch(1)", "42883"),
         ("SELECT 1 / 0", "22012"),
         ("SELEC 1", "42601"),
+        ("SELECT g, n FROM a GROUP BY g", "42803"),
+        ("SELECT (SELECT id FROM a) FROM b", "21000"),
+        ("INSERT INTO b VALUES (9, 1, 12345678)", "22003"),
+        ("SELECT 1::nosuchtype", "42704"),
         ("SELECT 'x'::bigint", "22P02"),
         ("GRANT SELECT ON a TO bob", "0A000"),
     ] {
