@@ -56,7 +56,6 @@ KNOWN = {
     "functions_that_say_who_and_where_answer": "no current_user; pg_backend_pid() is 1",
     "errors_have_the_codes_of_postgresql": "six of twenty-one have a neighbouring code",
     "a_violation_names_table_and_constraint": "errors have no fields for table, column, constraint",
-    "a_number_too_large_for_its_column_is_refused": "refused with 22000 instead of 22003",
     "sqlalchemy_reflects_columns_and_types": "no pg_get_serial_sequence()",
     "sqlalchemy_reflects_the_length_of_a_varchar": "no pg_get_serial_sequence()",
     "sqlalchemy_reflects_primary_keys": "unnest() of pg_index.indkey, which is text; and docs/sql.md: pg_constraint and pg_index are empty",
