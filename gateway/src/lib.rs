@@ -9,12 +9,14 @@
 //! Source  DESIGN section 10
 
 pub mod error;
+mod gateway;
 pub mod server;
 pub mod session;
 pub mod sql;
 pub mod store;
 
 pub use error::{SqlError, SqlState};
-pub use session::{Gateway, SqlSession};
+pub use gateway::{Gateway, GatewayOptions};
+pub use session::SqlSession;
 pub use sql::copy::text_of;
 pub use sql::is_whole;

@@ -3,273 +3,43 @@
 //! ```text
 //! parse ── prepare ── execute ──> rows, a command tag, or a COPY that goes on
 //! ```
+//! Rooms     `outcome` what it says, `block` transactions, `copying` COPY
 //! Contract  one statement at a time; a future that is dropped cancels the statement, and an open transaction has failed then.
 
+mod block;
+mod copying;
+mod outcome;
+
+pub use crate::gateway::{Gateway, GatewayOptions};
+pub use crate::sql::Statement;
+pub use outcome::{CopyFormat, Notice, Outcome, Prepared, Tag, TransactionStatus};
+
 use crate::error::{SqlError, SqlState};
-use crate::sql::catalog::{Catalog, TableDef};
-use crate::sql::context::{self, Current, Shared};
-use crate::sql::sequence::Sequences;
+use crate::sql::catalog::TableDef;
+use crate::sql::context::{Current, Shared};
 use crate::sql::settings::{self, Settings};
 use crate::sql::work::Work;
 use crate::sql::write::{Cx, Written};
 use crate::sql::{self, copy, explain, fold, names, params, relation};
-use crate::store::Store;
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
+use copying::CopyingIn;
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// Where a connection stands with its transaction: the byte of ReadyForQuery.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TransactionStatus {
-    /// None is open.
-    Idle,
-    /// One is open.
-    Open,
-    /// One is open and has failed: all but ROLLBACK is refused.
-    Failed,
-}
-
-/// What a statement did, as its command tag says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Tag {
-    /// `SELECT n`: the server counts the rows that it sends.
-    Select,
-    /// `INSERT 0 n`.
-    Insert(u64),
-    /// `UPDATE n`.
-    Update(u64),
-    /// `DELETE n`.
-    Delete(u64),
-    /// `COPY n`.
-    Copy(u64),
-    /// `SELECT n` of a CREATE TABLE AS.
-    SelectInto(u64),
-    /// A command without a count: `CREATE TABLE`, `BEGIN`, `SET`.
-    Command(&'static str),
-}
-
-/// Text, CSV or binary COPY.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CopyFormat {
-    /// Tab-separated, backslash escapes, `\N`.
-    Text,
-    /// RFC 4180 as PostgreSQL writes it.
-    Csv,
-    /// PGCOPY.
-    Binary,
-}
-
-/// What comes of a statement.
-pub enum Outcome {
-    /// An empty query string.
-    Empty,
-    /// Rows; `tag` counts what was written where it is not a SELECT (RETURNING).
-    Rows {
-        /// Their columns.
-        schema: SchemaRef,
-        /// The rows.
-        stream: SendableRecordBatchStream,
-        /// The command's tag.
-        tag: Tag,
-    },
-    /// No rows.
-    Done(Tag),
-    /// COPY .. FROM STDIN: the session takes [`SqlSession::copy_data`] until [`SqlSession::copy_done`] or [`SqlSession::copy_fail`].
-    CopyIn {
-        /// Columns of a row.
-        columns: usize,
-        /// How they are written.
-        format: CopyFormat,
-    },
-    /// COPY .. TO STDOUT: the encoded chunks, whole rows each.
-    CopyOut {
-        /// Columns of a row.
-        columns: usize,
-        /// How they are written.
-        format: CopyFormat,
-        /// The bytes, and how many rows they hold.
-        stream: futures::stream::BoxStream<'static, Result<(bytes::Bytes, u64), SqlError>>,
-    },
-}
-
-impl std::fmt::Debug for Outcome {
-    /// What kind it is; rows are the owner's data.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Empty => f.write_str("Empty"),
-            Self::Rows { tag, .. } => write!(f, "Rows({tag:?})"),
-            Self::Done(tag) => write!(f, "Done({tag:?})"),
-            Self::CopyIn { format, .. } => write!(f, "CopyIn({format:?})"),
-            Self::CopyOut { format, .. } => write!(f, "CopyOut({format:?})"),
-        }
-    }
-}
-
-/// A notice to the client, not an error.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Notice {
-    /// `NOTICE`, `WARNING` or `INFO`.
-    pub severity: &'static str,
-    /// The text.
-    pub message: String,
-}
-
-/// A statement that was parsed, with the text it came from.
-pub use crate::sql::Statement;
-
-/// A statement that was planned: its parameters and columns are known.
-#[derive(Clone, Debug)]
-pub struct Prepared {
-    /// The statement.
-    pub statement: Statement,
-    /// Types of `$1`, `$2`, ...
-    pub params: Vec<DataType>,
-    /// Columns of the answer; `None` where there are none.
-    pub columns: Option<SchemaRef>,
-}
-
-/// How a gateway behaves.
-#[derive(Clone, Debug)]
-pub struct GatewayOptions {
-    /// What clients must call the database; `None` takes any name.
-    pub database: Option<String>,
-    /// Whether filters, limits and aggregates are pushed down. Off, every query runs on all verified rows: for comparison.
-    pub pushdown: bool,
-    /// Bytes that the planner of one session may hold for sorts, joins and groups.
-    pub memory_bytes_max: usize,
-    /// Bytes of an answer that are gathered before the first of it goes out: so far, a conflict is tried again unseen.
-    pub answer_bytes: usize,
-    /// How often a statement outside a transaction block is tried where somebody else commits first.
-    pub attempts: u32,
-    /// How long what was read of the catalogue is taken without asking whether it has changed. A statement's answer never rests on an old
-    /// one: what changed meanwhile is a conflict.
-    pub catalog_age_max: Duration,
-}
-
-impl Default for GatewayOptions {
-    fn default() -> Self {
-        Self {
-            database: None,
-            pushdown: true,
-            memory_bytes_max: 512 << 20,
-            answer_bytes: 16 << 20,
-            attempts: 16,
-            catalog_age_max: Duration::from_millis(100),
-        }
-    }
-}
-
-/// A database opened for SQL.
-pub struct Gateway {
-    store: Arc<dyn Store>,
-    options: GatewayOptions,
-    sequences: Sequences,
-    catalog: tokio::sync::Mutex<Option<(Instant, Arc<Catalog>)>>,
-}
-
-impl std::fmt::Debug for Gateway {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Gateway")
-    }
-}
-
-impl Gateway {
-    /// A gateway to a database.
-    #[must_use]
-    pub fn new(store: Arc<dyn Store>, options: GatewayOptions) -> Arc<Self> {
-        Arc::new(Self { store, options, sequences: Sequences::default(), catalog: tokio::sync::Mutex::new(None) })
-    }
-
-    /// A session of a user who has shown that he may. `database` is what the client calls it: there is one.
-    ///
-    /// # Errors
-    /// [`SqlError`] where the database cannot be read, or the name is none.
-    pub async fn session(self: &Arc<Self>, user: &str, database: &str) -> Result<SqlSession, SqlError> {
-        if let Some(served) = &self.options.database
-            && served != database
-        {
-            let shown: String = database.chars().take(128).collect();
-            let why = format!("database \"{shown}\" does not exist");
-            return Err(SqlError::new(SqlState::UndefinedDatabase, why).hint(format!("this server has \"{served}\"")));
-        }
-        let named = !database.is_empty() && database.len() <= 128 && database != "information_schema";
-        if !named {
-            return Err(SqlError::new(SqlState::InvalidName, "a database's name has 1 to 128 bytes"));
-        }
-        let current = Current { catalog: self.catalog(false).await?, work: Arc::default() };
-        let (context, shared) = context::planner(
-            database,
-            Arc::clone(&self.store),
-            current,
-            self.options.pushdown,
-            self.options.memory_bytes_max,
-        )?;
-        Ok(SqlSession {
-            gateway: Arc::clone(self),
-            context,
-            shared,
-            user: user.to_owned(),
-            settings: Settings::default(),
-            transaction: Transaction::Idle,
-            cleared: Vec::new(),
-            notices: Vec::new(),
-            copy: None,
-            named: HashMap::new(),
-        })
-    }
-
-    /// The catalogue: as it was read, where it has not changed since, or read anew.
-    async fn catalog(&self, anew: bool) -> Result<Arc<Catalog>, SqlError> {
-        let mut cached = self.catalog.lock().await;
-        // Without a table of objects there is no version by which a change would be seen.
-        if let Some((at, catalog)) = &mut *cached
-            && let (false, Some(version)) = (anew, catalog.version)
-        {
-            let still = at.elapsed() <= self.options.catalog_age_max || {
-                let reads = [(sql::catalog::OBJECTS.to_owned(), version)];
-                self.store.commit(&reads, Vec::new()).await.is_ok()
-            };
-            if still {
-                *at = Instant::now();
-                return Ok(Arc::clone(catalog));
-            }
-        }
-        let catalog = Arc::new(Catalog::load(&*self.store).await?);
-        *cached = Some((Instant::now(), Arc::clone(&catalog)));
-        Ok(catalog)
-    }
-
-    async fn forget_catalog(&self) {
-        *self.catalog.lock().await = None;
-    }
-}
+use std::time::Duration;
 
 /// Where a session's transaction stands.
 enum Transaction {
     Idle,
     Open(Arc<Work>),
     Failed,
-}
-
-/// A COPY that takes rows.
-struct CopyingIn {
-    def: Arc<TableDef>,
-    /// Places among the columns that are shown.
-    columns: Vec<usize>,
-    rows: copy::Rows,
-    count: u64,
-    /// The transaction, where the COPY began its own.
-    own: Option<Arc<Work>>,
 }
 
 /// One connection's session.
@@ -314,6 +84,22 @@ fn rows(schema: SchemaRef, batches: Vec<RecordBatch>, tag: Tag) -> Outcome {
 }
 
 impl SqlSession {
+    /// A session without a transaction.
+    pub(crate) fn new(gateway: Arc<Gateway>, context: SessionContext, shared: Arc<Shared>, user: &str) -> Self {
+        Self {
+            gateway,
+            context,
+            shared,
+            user: user.to_owned(),
+            settings: Settings::default(),
+            transaction: Transaction::Idle,
+            cleared: Vec::new(),
+            notices: Vec::new(),
+            copy: None,
+            named: HashMap::new(),
+        }
+    }
+
     /// The statements of a text, in order.
     ///
     /// # Errors
@@ -614,108 +400,6 @@ impl SqlSession {
         }
     }
 
-    /// Begins the transaction that several statements sent as one string are. `false` where one is open, or they begin or end some
-    /// themselves.
-    ///
-    /// # Errors
-    /// [`SqlError`] where the catalogue cannot be read.
-    pub async fn begin_block(&mut self, statements: &[Statement]) -> Result<bool, SqlError> {
-        let control = |s: &Statement| {
-            ends_transaction(&s.0)
-                || matches!(
-                    s.0,
-                    ast::Statement::StartTransaction { .. }
-                        | ast::Statement::Savepoint { .. }
-                        | ast::Statement::Copy { .. }
-                )
-        };
-        if !matches!(self.transaction, Transaction::Idle) || statements.iter().any(control) {
-            return Ok(false);
-        }
-        self.start().await?;
-        Ok(true)
-    }
-
-    /// Ends it: all of it happens, or nothing.
-    ///
-    /// # Errors
-    /// [`SqlError`] where it cannot be committed.
-    pub async fn end_block(&mut self, done: bool) -> Result<(), SqlError> {
-        if done {
-            self.commit().await?
-        } else {
-            self.rollback().await?
-        };
-        Ok(())
-    }
-
-    fn open(&self) -> Result<&Arc<Work>, SqlError> {
-        match &self.transaction {
-            Transaction::Open(work) => Ok(work),
-            _ => Err(SqlError::new(SqlState::NoActiveTransaction, "there is no transaction in progress")),
-        }
-    }
-
-    async fn start(&mut self) -> Result<Outcome, SqlError> {
-        if matches!(self.transaction, Transaction::Idle) {
-            let work = Arc::new(Work::default());
-            self.begin(&work, false).await?;
-            self.transaction = Transaction::Open(work);
-        } else {
-            let message = "there is already a transaction in progress".to_owned();
-            self.notices.push(Notice { severity: "WARNING", message });
-        }
-        Ok(Outcome::Done(Tag::Command("BEGIN")))
-    }
-
-    async fn commit(&mut self) -> Result<Outcome, SqlError> {
-        match std::mem::replace(&mut self.transaction, Transaction::Idle) {
-            Transaction::Open(work) => {
-                let done = work.commit(&*self.gateway.store).await;
-                if done.is_err() {
-                    self.cleared.clear();
-                    self.gateway.forget_catalog().await;
-                }
-                done?;
-                self.committed(&work).await;
-                Ok(Outcome::Done(Tag::Command("COMMIT")))
-            }
-            Transaction::Failed => {
-                self.cleared.clear();
-                Ok(Outcome::Done(Tag::Command("ROLLBACK")))
-            }
-            Transaction::Idle => {
-                self.notices
-                    .push(Notice { severity: "WARNING", message: "there is no transaction in progress".to_owned() });
-                Ok(Outcome::Done(Tag::Command("COMMIT")))
-            }
-        }
-    }
-
-    async fn rollback(&mut self) -> Result<Outcome, SqlError> {
-        if matches!(self.transaction, Transaction::Idle) {
-            self.notices
-                .push(Notice { severity: "WARNING", message: "there is no transaction in progress".to_owned() });
-        }
-        self.transaction = Transaction::Idle;
-        self.cleared.clear();
-        Ok(Outcome::Done(Tag::Command("ROLLBACK")))
-    }
-
-    fn rollback_to(&mut self, name: &str) -> Result<Outcome, SqlError> {
-        // A failed transaction is alive again from the savepoint on: its work is what the planner's tables still show.
-        let work = self.shared.get().work;
-        if matches!(self.transaction, Transaction::Idle) {
-            return Err(SqlError::new(
-                SqlState::NoActiveTransaction,
-                "ROLLBACK TO SAVEPOINT can only be used in transaction blocks",
-            ));
-        }
-        work.rollback_to(name)?;
-        self.transaction = Transaction::Open(work);
-        Ok(Outcome::Done(Tag::Command("ROLLBACK")))
-    }
-
     async fn name(
         &mut self,
         name: ast::Ident,
@@ -886,128 +570,6 @@ impl SqlSession {
         let all = futures::stream::iter(gathered.into_iter().map(Ok)).chain(stream).chain(last);
         let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), all));
         Ok(Outcome::Rows { schema, stream, tag: Tag::Select })
-    }
-
-    async fn copy_out(&self, source: &ast::CopySource, options: copy::Options) -> Result<Outcome, SqlError> {
-        let statement = sql::parse(&copy::query_of(source)?)?.pop();
-        let Some(Statement(ast::Statement::Query(query))) = statement else {
-            return Err(SqlError::new(SqlState::SyntaxError, "COPY sends the rows of a table or a query"));
-        };
-        let plan = self.cx().plan_query(&query).await?;
-        let frame = self.context.execute_logical_plan(plan).await?;
-        let names: Vec<String> = frame.schema().fields().iter().map(|f| f.name().clone()).collect();
-        let columns = names.len();
-        let format = options.format;
-        let head = options.header.then(|| {
-            let mut out = Vec::new();
-            copy::write_header(&options, &names.iter().map(String::as_str).collect::<Vec<_>>(), &mut out);
-            Ok((bytes::Bytes::from(out), 0))
-        });
-        let rows = frame.execute_stream().await?.map(move |batch| {
-            let mut out = Vec::new();
-            let ends = copy::write(&options, &batch?, &mut out)?;
-            let (mut all, mut start) = (bytes::Bytes::from(out), 0);
-            let rows = ends.into_iter().map(move |end| {
-                let row = all.split_to(end - start);
-                start = end;
-                Ok((row, 1))
-            });
-            Ok::<_, SqlError>(futures::stream::iter(rows.collect::<Vec<_>>()))
-        });
-        let stream = futures::stream::iter(head).chain(rows.try_flatten()).boxed();
-        Ok(Outcome::CopyOut { columns, format, stream })
-    }
-
-    fn copy_in(
-        &mut self,
-        source: &ast::CopySource,
-        options: copy::Options,
-        work: &Arc<Work>,
-        alone: bool,
-    ) -> Result<Outcome, SqlError> {
-        let (table, names) = copy::table_of(source)?;
-        let def = Arc::clone(self.shared.get().catalog.table(&table)?);
-        let shown: Vec<String> = def.visible().map(|c| c.name.clone()).collect();
-        let columns: Vec<usize> = if names.is_empty() {
-            (0..shown.len()).collect()
-        } else {
-            let place = |n: &String| def.column(n).map(|c| shown.iter().position(|s| *s == c.name).unwrap_or_default());
-            names.iter().map(place).collect::<Result<_, _>>()?
-        };
-        let (width, format) = (columns.len(), options.format);
-        let own = alone.then(|| Arc::clone(work));
-        self.copy = Some(CopyingIn { def, columns, rows: copy::Rows::new(options, width), count: 0, own });
-        Ok(Outcome::CopyIn { columns: width, format })
-    }
-
-    /// Takes bytes of a COPY.
-    ///
-    /// # Errors
-    /// [`SqlError`]; the COPY has ended then.
-    pub async fn copy_data(&mut self, bytes: &[u8]) -> Result<(), SqlError> {
-        let Some(mut copying) = self.copy.take() else {
-            return Err(SqlError::new(SqlState::BadCopyFormat, "there is no COPY in progress"));
-        };
-        let done = match copying.rows.push(bytes) {
-            Ok(Some(columns)) => self.copy_rows(&mut copying, columns).await,
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        match done {
-            Ok(()) => self.copy = Some(copying),
-            Err(error) => {
-                self.fail();
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    async fn copy_rows(&self, copying: &mut CopyingIn, columns: Vec<ArrayRef>) -> Result<(), SqlError> {
-        let count = columns.first().map_or(0, |c| c.len());
-        if count == 0 {
-            return Ok(());
-        }
-        let cx = self.cx();
-        let shown = cx.typed_rows(&copying.def, &copying.columns, columns).await?;
-        let rows = cx.whole_rows(&copying.def, &shown).await?;
-        cx.apply(&copying.def, Some(&rows), None).await?;
-        copying.count += count as u64;
-        Ok(())
-    }
-
-    /// Ends a COPY.
-    ///
-    /// # Errors
-    /// [`SqlError`]: nothing of it is there then.
-    pub async fn copy_done(&mut self) -> Result<Outcome, SqlError> {
-        let Some(mut copying) = self.copy.take() else {
-            return Err(SqlError::new(SqlState::BadCopyFormat, "there is no COPY in progress"));
-        };
-        let result = self.finish_copy(&mut copying).await;
-        if result.is_err() {
-            self.fail();
-        }
-        result.map(|()| Outcome::Done(Tag::Copy(copying.count)))
-    }
-
-    async fn finish_copy(&mut self, copying: &mut CopyingIn) -> Result<(), SqlError> {
-        let columns = copying.rows.finish()?;
-        self.copy_rows(copying, columns).await?;
-        if let Some(work) = &copying.own {
-            work.commit(&*self.gateway.store).await?;
-        }
-        Ok(())
-    }
-
-    /// Ends a COPY that the client gave up.
-    pub async fn copy_fail(&mut self, why: &str) -> SqlError {
-        self.copy = None;
-        self.fail();
-        SqlError::new(
-            SqlState::QueryCanceled,
-            format!("COPY from stdin failed: {}", why.chars().take(200).collect::<String>()),
-        )
     }
 }
 

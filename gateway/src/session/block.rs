@@ -1,0 +1,113 @@
+//! Transaction blocks of a session: BEGIN, COMMIT, ROLLBACK, savepoints, and several statements in one string.
+
+use super::outcome::{Notice, Outcome, Tag};
+use super::{SqlSession, Transaction, ends_transaction};
+use crate::error::{SqlError, SqlState};
+use crate::sql::Statement;
+use crate::sql::work::Work;
+use datafusion::sql::sqlparser::ast;
+use std::sync::Arc;
+
+impl SqlSession {
+    /// Begins the transaction that several statements sent as one string are. `false` where one is open, or they begin or end some
+    /// themselves.
+    ///
+    /// # Errors
+    /// [`SqlError`] where the catalogue cannot be read.
+    pub async fn begin_block(&mut self, statements: &[Statement]) -> Result<bool, SqlError> {
+        let control = |s: &Statement| {
+            ends_transaction(&s.0)
+                || matches!(
+                    s.0,
+                    ast::Statement::StartTransaction { .. }
+                        | ast::Statement::Savepoint { .. }
+                        | ast::Statement::Copy { .. }
+                )
+        };
+        if !matches!(self.transaction, Transaction::Idle) || statements.iter().any(control) {
+            return Ok(false);
+        }
+        self.start().await?;
+        Ok(true)
+    }
+
+    /// Ends it: all of it happens, or nothing.
+    ///
+    /// # Errors
+    /// [`SqlError`] where it cannot be committed.
+    pub async fn end_block(&mut self, done: bool) -> Result<(), SqlError> {
+        if done {
+            self.commit().await?
+        } else {
+            self.rollback().await?
+        };
+        Ok(())
+    }
+
+    pub(super) fn open(&self) -> Result<&Arc<Work>, SqlError> {
+        match &self.transaction {
+            Transaction::Open(work) => Ok(work),
+            _ => Err(SqlError::new(SqlState::NoActiveTransaction, "there is no transaction in progress")),
+        }
+    }
+
+    pub(super) async fn start(&mut self) -> Result<Outcome, SqlError> {
+        if matches!(self.transaction, Transaction::Idle) {
+            let work = Arc::new(Work::default());
+            self.begin(&work, false).await?;
+            self.transaction = Transaction::Open(work);
+        } else {
+            let message = "there is already a transaction in progress".to_owned();
+            self.notices.push(Notice { severity: "WARNING", message });
+        }
+        Ok(Outcome::Done(Tag::Command("BEGIN")))
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<Outcome, SqlError> {
+        match std::mem::replace(&mut self.transaction, Transaction::Idle) {
+            Transaction::Open(work) => {
+                let done = work.commit(&*self.gateway.store).await;
+                if done.is_err() {
+                    self.cleared.clear();
+                    self.gateway.forget_catalog().await;
+                }
+                done?;
+                self.committed(&work).await;
+                Ok(Outcome::Done(Tag::Command("COMMIT")))
+            }
+            Transaction::Failed => {
+                self.cleared.clear();
+                Ok(Outcome::Done(Tag::Command("ROLLBACK")))
+            }
+            Transaction::Idle => {
+                self.notices
+                    .push(Notice { severity: "WARNING", message: "there is no transaction in progress".to_owned() });
+                Ok(Outcome::Done(Tag::Command("COMMIT")))
+            }
+        }
+    }
+
+    pub(super) async fn rollback(&mut self) -> Result<Outcome, SqlError> {
+        if matches!(self.transaction, Transaction::Idle) {
+            self.notices
+                .push(Notice { severity: "WARNING", message: "there is no transaction in progress".to_owned() });
+        }
+        self.transaction = Transaction::Idle;
+        self.cleared.clear();
+        Ok(Outcome::Done(Tag::Command("ROLLBACK")))
+    }
+
+    pub(super) fn rollback_to(&mut self, name: &str) -> Result<Outcome, SqlError> {
+        // A failed transaction is alive again from the savepoint on: its work is what the planner's tables still show.
+        let work = self.shared.get().work;
+        if matches!(self.transaction, Transaction::Idle) {
+            return Err(SqlError::new(
+                SqlState::NoActiveTransaction,
+                "ROLLBACK TO SAVEPOINT can only be used in transaction blocks",
+            ));
+        }
+        work.rollback_to(name)?;
+        self.transaction = Transaction::Open(work);
+        Ok(Outcome::Done(Tag::Command("ROLLBACK")))
+    }
+}

@@ -1,0 +1,113 @@
+//! What a session says: command tags, rows, notices.
+
+use crate::error::SqlError;
+use crate::sql::Statement;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::physical_plan::SendableRecordBatchStream;
+
+/// Where a connection stands with its transaction: the byte of ReadyForQuery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransactionStatus {
+    /// None is open.
+    Idle,
+    /// One is open.
+    Open,
+    /// One is open and has failed: all but ROLLBACK is refused.
+    Failed,
+}
+
+/// What a statement did, as its command tag says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Tag {
+    /// `SELECT n`: the server counts the rows that it sends.
+    Select,
+    /// `INSERT 0 n`.
+    Insert(u64),
+    /// `UPDATE n`.
+    Update(u64),
+    /// `DELETE n`.
+    Delete(u64),
+    /// `COPY n`.
+    Copy(u64),
+    /// `SELECT n` of a CREATE TABLE AS.
+    SelectInto(u64),
+    /// A command without a count: `CREATE TABLE`, `BEGIN`, `SET`.
+    Command(&'static str),
+}
+
+/// Text, CSV or binary COPY.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopyFormat {
+    /// Tab-separated, backslash escapes, `\N`.
+    Text,
+    /// RFC 4180 as PostgreSQL writes it.
+    Csv,
+    /// PGCOPY.
+    Binary,
+}
+
+/// What comes of a statement.
+pub enum Outcome {
+    /// An empty query string.
+    Empty,
+    /// Rows; `tag` counts what was written where it is not a SELECT (RETURNING).
+    Rows {
+        /// Their columns.
+        schema: SchemaRef,
+        /// The rows.
+        stream: SendableRecordBatchStream,
+        /// The command's tag.
+        tag: Tag,
+    },
+    /// No rows.
+    Done(Tag),
+    /// COPY .. FROM STDIN: the session takes [`SqlSession::copy_data`] until [`SqlSession::copy_done`] or [`SqlSession::copy_fail`].
+    CopyIn {
+        /// Columns of a row.
+        columns: usize,
+        /// How they are written.
+        format: CopyFormat,
+    },
+    /// COPY .. TO STDOUT: the encoded chunks, whole rows each.
+    CopyOut {
+        /// Columns of a row.
+        columns: usize,
+        /// How they are written.
+        format: CopyFormat,
+        /// The bytes, and how many rows they hold.
+        stream: futures::stream::BoxStream<'static, Result<(bytes::Bytes, u64), SqlError>>,
+    },
+}
+
+impl std::fmt::Debug for Outcome {
+    /// What kind it is; rows are the owner's data.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Rows { tag, .. } => write!(f, "Rows({tag:?})"),
+            Self::Done(tag) => write!(f, "Done({tag:?})"),
+            Self::CopyIn { format, .. } => write!(f, "CopyIn({format:?})"),
+            Self::CopyOut { format, .. } => write!(f, "CopyOut({format:?})"),
+        }
+    }
+}
+
+/// A notice to the client, not an error.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Notice {
+    /// `NOTICE`, `WARNING` or `INFO`.
+    pub severity: &'static str,
+    /// The text.
+    pub message: String,
+}
+
+/// A statement that was planned: its parameters and columns are known.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The statement.
+    pub statement: Statement,
+    /// Types of `$1`, `$2`, ...
+    pub params: Vec<DataType>,
+    /// Columns of the answer; `None` where there are none.
+    pub columns: Option<SchemaRef>,
+}
