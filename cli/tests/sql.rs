@@ -154,7 +154,7 @@ fn psql_uses_a_cluster_as_a_common_database() {
     )
     .unwrap();
     let said = run(&["-f", "script.sql"]);
-    assert!(said.lines().any(|l| l == r#"{"id":"7"}"#), "{said}");
+    assert!(said.lines().any(|l| l == r#"{"id":7}"#), "{said}");
     up.stop();
 }
 

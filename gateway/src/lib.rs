@@ -15,6 +15,7 @@ pub mod session;
 pub mod sql;
 pub mod store;
 
+pub use datafusion::arrow::datatypes::DataType;
 pub use error::{SqlError, SqlState};
 pub use gateway::{Gateway, GatewayOptions};
 pub use session::SqlSession;

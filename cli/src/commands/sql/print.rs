@@ -3,6 +3,7 @@
 use crate::args::RowFormat;
 use crate::error::{Context, Failure, Result};
 use crate::output::Out;
+use fluence_gateway::DataType;
 use fluence_gateway::session::{Outcome, Tag};
 use fluence_gateway::{SqlError, text_of};
 use futures::StreamExt;
@@ -46,8 +47,9 @@ pub(crate) async fn outcome(outcome: Outcome, format: RowFormat, out: &Out) -> R
                     match format {
                         RowFormat::Csv => write_csv(&mut stdout, texts.iter().map(|t| t.as_deref()))?,
                         RowFormat::Json => {
-                            let object: Map<String, Value> =
-                                names.iter().cloned().zip(texts.into_iter().map(Value::from)).collect();
+                            let values = texts.into_iter().zip(batch.columns());
+                            let values = values.map(|(text, column)| json_value(text, column.data_type()));
+                            let object: Map<String, Value> = names.iter().cloned().zip(values).collect();
                             writeln!(stdout, "{}", Value::Object(object)).doing("cannot write")?;
                         }
                         RowFormat::Table if shown.len() < SHOWN_MAX => {
@@ -91,6 +93,18 @@ pub(crate) async fn outcome(outcome: Outcome, format: RowFormat, out: &Out) -> R
         Outcome::Empty => {}
     }
     Ok(())
+}
+
+/// A value for programs: integers, doubles and booleans as such; all else as text, so that decimals stay exact.
+fn json_value(text: Option<String>, ty: &DataType) -> Value {
+    let Some(text) = text else { return Value::Null };
+    let number = match ty {
+        DataType::Boolean => return Value::Bool(text == "t"),
+        DataType::Float64 => text.parse::<f64>().ok().and_then(serde_json::Number::from_f64),
+        ty if ty.is_integer() => text.parse::<i64>().ok().map(Into::into),
+        _ => None,
+    };
+    number.map_or(Value::String(text), Value::Number)
 }
 
 fn text(tag: &Tag) -> String {
