@@ -25,7 +25,9 @@ pub(crate) use demo::{Damage, Demo};
 pub(crate) use keys::{Init, Keys, KeysBackup, KeysNew, KeysRestore};
 pub(crate) use proofs::{Format, Proofs, Verify};
 pub(crate) use service::{Operator, OperatorJoin, OperatorPlace, Service};
-pub(crate) use sql::{RowFormat, Sql};
+#[cfg(feature = "sql")]
+pub(crate) use sql::RowFormat;
+pub(crate) use sql::Sql;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
