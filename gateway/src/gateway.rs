@@ -95,11 +95,10 @@ impl Gateway {
         if let Some((at, catalog)) = &mut *cached
             && let (false, Some(version)) = (anew, catalog.version)
         {
-            let still = at.elapsed() <= self.options.catalog_age_max || {
-                let reads = [(OBJECTS.to_owned(), version)];
-                self.store.commit(&reads, Vec::new()).await.is_ok()
-            };
-            if still {
+            if at.elapsed() <= self.options.catalog_age_max {
+                return Ok(Arc::clone(catalog));
+            }
+            if self.store.commit(&[(OBJECTS.to_owned(), version)], Vec::new()).await.is_ok() {
                 *at = Instant::now();
                 return Ok(Arc::clone(catalog));
             }

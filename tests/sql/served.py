@@ -23,22 +23,23 @@ POSTGRES = pathlib.Path(os.environ.get("POSTGRES_BIN", "/usr/lib/postgresql/15/b
 ORACLE = os.environ.get("ORACLE", "")
 
 
-def drivers():
-    """Has the pinned packages where Python finds them; does nothing where they are there already."""
-    wanted = (HERE / "requirements.txt").read_bytes()
+def drivers(requirements=HERE / "requirements.txt"):
+    """Has the pinned packages where Python finds them; does nothing where they are there already. Gives their folder."""
+    wanted = requirements.read_bytes()
     into = CACHE / "python" / hashlib.sha256(wanted).hexdigest()[:16]
     if not into.exists():
         into.parent.mkdir(parents=True, exist_ok=True)
         half = pathlib.Path(tempfile.mkdtemp(dir=into.parent, prefix="half-"))
         try:
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--root-user-action", "ignore"]
-            subprocess.run([*pip, "--target", str(half), "--requirement", str(HERE / "requirements.txt")], check=True)
+            subprocess.run([*pip, "--target", str(half), "--requirement", str(requirements)], check=True)
             half.chmod(0o755)
             with contextlib.suppress(OSError):  # another run was first
                 half.rename(into)
         finally:
             shutil.rmtree(half, ignore_errors=True)
     sys.path.insert(0, str(into))
+    return into
 
 
 def start(command, env):

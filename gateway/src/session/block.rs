@@ -4,6 +4,7 @@ use super::outcome::{Notice, Outcome, Tag};
 use super::{SqlSession, Transaction, ends_transaction};
 use crate::error::{SqlError, SqlState};
 use crate::sql::Statement;
+use crate::sql::context::Current;
 use crate::sql::work::Work;
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
@@ -106,7 +107,10 @@ impl SqlSession {
                 "ROLLBACK TO SAVEPOINT can only be used in transaction blocks",
             ));
         }
-        work.rollback_to(name)?;
+        // What was created since is not known any more, and what was dropped since is not cleared.
+        let (catalog, cleared) = work.rollback_to(name)?;
+        self.cleared.truncate(cleared);
+        self.shared.set(Current { catalog, work: Arc::clone(&work) });
         self.transaction = Transaction::Open(work);
         Ok(Outcome::Done(Tag::Command("ROLLBACK")))
     }

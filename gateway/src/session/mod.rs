@@ -123,12 +123,6 @@ impl SqlSession {
         std::mem::take(&mut self.notices)
     }
 
-    /// A setting that SET changed, or that SHOW would show.
-    #[must_use]
-    pub fn setting(&self, name: &str) -> Option<&str> {
-        self.settings.get(name)
-    }
-
     /// A statement ended before it was done: its future was dropped, or its answer could not be sent. An open transaction has failed then.
     pub fn cancelled(&mut self) {
         self.copy = None;
@@ -291,7 +285,8 @@ impl SqlSession {
             ast::Statement::Rollback { savepoint: None, .. } => return self.rollback().await,
             ast::Statement::Rollback { savepoint: Some(name), .. } => return self.rollback_to(&fold(&name)),
             ast::Statement::Savepoint { name } => {
-                self.open()?.savepoint(&fold(&name));
+                let catalog = self.shared.get().catalog;
+                self.open()?.savepoint(&fold(&name), catalog, self.cleared.len());
                 return Ok(Outcome::Done(Tag::Command("SAVEPOINT")));
             }
             ast::Statement::ReleaseSavepoint { name } => {

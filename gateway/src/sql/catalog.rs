@@ -13,7 +13,7 @@
 use crate::error::{SqlError, SqlState};
 use crate::store::Store;
 use datafusion::arrow::array::cast::AsArray;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use fluence_client::schema::TableSchema;
 use fluence_client::{Column, ColumnType, KeyRange, Select};
 use fluence_types::Version;
@@ -188,22 +188,6 @@ pub(crate) fn objects_schema() -> TableSchema {
 pub(crate) fn sequences_schema() -> TableSchema {
     let columns = vec![Column::new("name", ColumnType::Text), Column::new("next", ColumnType::Int64)];
     TableSchema::new(SEQUENCES, columns, &["name"], Vec::new()).expect("a fixed schema")
-}
-
-/// The Arrow type under the name that SQL gives it.
-#[must_use]
-pub fn sql_type(ty: ColumnType) -> String {
-    match ty {
-        ColumnType::Int64 => "bigint".to_owned(),
-        ColumnType::Decimal { precision, scale } => format!("numeric({precision},{scale})"),
-        ColumnType::Float64 => "double precision".to_owned(),
-        ColumnType::Text => "text".to_owned(),
-        ColumnType::Bool => "boolean".to_owned(),
-        ColumnType::Timestamp => "timestamp with time zone".to_owned(),
-        ColumnType::Date => "date".to_owned(),
-        ColumnType::Bytes => "bytea".to_owned(),
-        _ => DataType::to_string(&ty.data_type()),
-    }
 }
 
 impl Catalog {

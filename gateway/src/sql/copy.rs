@@ -420,7 +420,10 @@ fn put(options: &Options, text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Names of the options that a statement has, for messages.
+/// Refuses a COPY with a file or program of the server.
+///
+/// # Errors
+/// [`SqlState::FeatureNotSupported`].
 pub(crate) fn is_stdio(target: &ast::CopyTarget) -> Result<(), SqlError> {
     match target {
         ast::CopyTarget::Stdin | ast::CopyTarget::Stdout => Ok(()),

@@ -4,6 +4,7 @@
 //!         rows. One read of a table at another version than before is a conflict, at once.
 //! Source  DESIGN sections 7 and 10
 
+use super::catalog::Catalog;
 use crate::error::{SqlError, SqlState};
 use crate::store::{Store, Write};
 use datafusion::arrow::array::{BooleanArray, RecordBatch};
@@ -12,7 +13,7 @@ use fluence_client::key::Keys;
 use fluence_client::query::Evidence;
 use fluence_types::{Height, Version};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a transaction changes in one physical table: whole rows, in the order of the sealed schema.
 #[derive(Clone, Debug, Default)]
@@ -115,11 +116,20 @@ struct State {
     deltas: BTreeMap<String, Delta>,
 }
 
+/// What is gone back to: what was written so far, and what was known and dropped by then.
+#[derive(Clone, Debug)]
+struct Savepoint {
+    name: String,
+    deltas: BTreeMap<String, Delta>,
+    catalog: Arc<Catalog>,
+    cleared: usize,
+}
+
 /// A transaction. Shared by the tables of its statements' plans.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     state: Mutex<State>,
-    savepoints: Mutex<Vec<(String, BTreeMap<String, Delta>)>>,
+    savepoints: Mutex<Vec<Savepoint>>,
     cost: Mutex<Cost>,
 }
 
@@ -195,24 +205,26 @@ impl Work {
         lock(&self.state).deltas.values().any(|d| !d.is_empty())
     }
 
-    pub(crate) fn savepoint(&self, name: &str) {
+    /// Sets a savepoint, with the catalogue as it is and the number of tables that were dropped so far.
+    pub(crate) fn savepoint(&self, name: &str, catalog: Arc<Catalog>, cleared: usize) {
         let deltas = lock(&self.state).deltas.clone();
-        lock(&self.savepoints).push((name.to_owned(), deltas));
+        lock(&self.savepoints).push(Savepoint { name: name.to_owned(), deltas, catalog, cleared });
     }
 
-    /// Goes back to a savepoint, which stays. What was read stays read.
-    pub(crate) fn rollback_to(&self, name: &str) -> Result<(), SqlError> {
+    /// Goes back to a savepoint, which stays. What was read stays read. Gives the catalogue and the number of that time.
+    pub(crate) fn rollback_to(&self, name: &str) -> Result<(Arc<Catalog>, usize), SqlError> {
         let mut savepoints = lock(&self.savepoints);
-        let at = savepoints.iter().rposition(|(n, _)| n == name).ok_or_else(|| no_savepoint(name))?;
+        let at = savepoints.iter().rposition(|s| s.name == name).ok_or_else(|| no_savepoint(name))?;
         savepoints.truncate(at + 1);
-        lock(&self.state).deltas = savepoints[at].1.clone();
-        Ok(())
+        let Savepoint { deltas, catalog, cleared, .. } = savepoints[at].clone();
+        lock(&self.state).deltas = deltas;
+        Ok((catalog, cleared))
     }
 
     /// Forgets a savepoint and those after it; what was done since stays.
     pub(crate) fn release(&self, name: &str) -> Result<(), SqlError> {
         let mut savepoints = lock(&self.savepoints);
-        let at = savepoints.iter().rposition(|(n, _)| n == name).ok_or_else(|| no_savepoint(name))?;
+        let at = savepoints.iter().rposition(|s| s.name == name).ok_or_else(|| no_savepoint(name))?;
         savepoints.truncate(at);
         Ok(())
     }

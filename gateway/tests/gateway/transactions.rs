@@ -92,6 +92,21 @@ async fn ddl_is_rolled_back_with_the_rest() {
 }
 
 #[tokio::test]
+async fn a_savepoint_goes_back_over_ddl_too() {
+    let s = &mut session().await;
+    tag(s, "CREATE TABLE t (id bigint PRIMARY KEY); INSERT INTO t VALUES (1), (2)").await;
+    tag(s, "BEGIN; SAVEPOINT a; DROP TABLE t; CREATE TABLE u (id bigint PRIMARY KEY); ROLLBACK TO a").await;
+    assert_eq!(rows(s, "SELECT id FROM t ORDER BY id").await, ["1", "2"]);
+    tag(s, "INSERT INTO t VALUES (3); COMMIT").await;
+    // A drop that was taken back clears nothing.
+    assert_eq!(rows(s, "SELECT id FROM t ORDER BY id").await, ["1", "2", "3"]);
+    assert_eq!(state(s, "SELECT * FROM u").await, "42P01");
+    tag(s, "BEGIN; SAVEPOINT a; CREATE TABLE u (id bigint PRIMARY KEY); ROLLBACK TO a").await;
+    assert_eq!(state(s, "INSERT INTO u VALUES (1)").await, "42P01", "what was taken back is not written to");
+    tag(s, "ROLLBACK").await;
+}
+
+#[tokio::test]
 async fn many_small_commits_conflict_with_nobody() {
     let s = &mut session().await;
     tag(s, "CREATE TABLE t (id bigint PRIMARY KEY, n bigint); INSERT INTO t VALUES (1, 0)").await;

@@ -6,8 +6,7 @@ Equal   the same columns of the same kinds and as many rows; in the order that O
         tie there. Decimals equal to the digit; of a decimal and a double (DuckDB divides into doubles), less than one unit of the decimal's
         last digit apart; doubles to 1e-9 of themselves. "few digits" counts the decimals that were cut off before 1e-9 of the double.
 Counts  by EXPLAIN: scans whose range is not all, and aggregates that nodes prove.
-Needs   argument 1, or $CARGO_TARGET_DIR/debug/fluence: the binary with SQL; requirements.txt, installed by `pip install --target` into
-        $FLUENCE_CACHE/python. SF says the scale (0.01), QUERY_SECONDS the longest that one may take (300), QUERIES which ("1 6 15").
+Needs   argument 1, or $CARGO_TARGET_DIR/debug/fluence: the binary with SQL; requirements.txt, which `served.drivers` installs, once. SF says the scale (0.01), QUERY_SECONDS the longest that one may take (300), QUERIES which ("1 6 15").
 Ends    every process that it started, and its folder, whatever happens. Exits 1 unless all are equal, or named in KNOWN.
 """
 
@@ -26,8 +25,10 @@ import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-CACHE = pathlib.Path(os.environ.get("FLUENCE_CACHE") or pathlib.Path.home() / ".cache/fluence")
-sys.path.insert(0, str(CACHE / "python"))
+sys.path.insert(0, str(HERE.parent))
+from served import CACHE, drivers, stop  # noqa: E402
+
+PACKAGES = drivers(HERE / "requirements.txt")
 import duckdb  # noqa: E402
 import psycopg  # noqa: E402
 
@@ -50,15 +51,6 @@ def start(command, env, log):
         stop(child)
         raise SystemExit(f"{' '.join(map(str, command[:2]))} did not start")
     return child, json.loads(line)
-
-
-def stop(child):
-    child.stdin.close()
-    try:
-        child.wait(timeout=60)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
 
 
 def statements(path):
@@ -225,7 +217,7 @@ def ask_both(gateway, db, number):
 
 def run(fluence, out, children):
     data = out / "data"
-    tool = CACHE / "python/bin/tpchgen-cli"
+    tool = PACKAGES / "bin/tpchgen-cli"
     subprocess.run([tool, "csv", "-s", str(SCALE), "-o", data, "-q"], check=True)
     db, rows = duck(data)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "FLUENCE_HOME", "FLUENCE_PASS"))}

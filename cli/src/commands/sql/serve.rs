@@ -63,9 +63,8 @@ fn password(args: &Sql, home: &Home) -> Result<(Zeroizing<String>, Option<PathBu
     if !path.exists() {
         let mut secret = Zeroizing::new([0u8; 20]);
         OsRng.fill_bytes(&mut *secret);
-        // `host:port:database:user:password`, for any address, port and database; colons and backslashes would be escaped.
-        let user = args.user.replace('\\', "\\\\").replace(':', "\\:");
-        let line = Zeroizing::new(format!("*:*:*:{user}:{}\n", hex::encode(*secret)));
+        // `host:port:database:user:password`, for whichever host, port, database and user.
+        let line = Zeroizing::new(format!("*:*:*:*:{}\n", hex::encode(*secret)));
         private_file(&path, line.as_bytes())?;
     }
     let line = passphrase::first_line(&path, "password")?;

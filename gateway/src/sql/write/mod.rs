@@ -7,7 +7,7 @@
 //! ```
 //! Checked  before anything is written: NOT NULL, length, CHECK, then the keys that must be unique, after what the statement retracts.
 //! Rooms    `insert`, `conflict` ON CONFLICT, `rewrite` UPDATE, DELETE, TRUNCATE
-//! Limits   a statement writes at most [`ROWS_MAX`] rows; COPY is for more.
+//! Limits   a statement retracts and writes at most [`ROWS_MAX`] rows, as a transaction does of one table.
 //! Source   DESIGN section 10; PostgreSQL 15, "SQL Commands"
 
 mod conflict;
@@ -58,7 +58,7 @@ fn rows_max(rows: usize) -> Result<(), SqlError> {
         return Ok(());
     }
     let why = format!("a statement writes {rows} rows, at most {ROWS_MAX} are taken");
-    Err(SqlError::new(SqlState::ProgramLimitExceeded, why).hint("use COPY, or several statements"))
+    Err(SqlError::new(SqlState::ProgramLimitExceeded, why).hint("use several transactions"))
 }
 
 impl Cx<'_> {
