@@ -192,6 +192,7 @@ impl From<DataFusionError> for SqlError {
             ("must appear in the group by clause", SqlState::GroupingError),
             ("more than one row", SqlState::CardinalityViolation),
             ("too large to store in a decimal", SqlState::NumericValueOutOfRange),
+            ("can't cast value", SqlState::NumericValueOutOfRange),
             ("unsupported sql type", SqlState::UndefinedObject),
         ];
         let told = told.into_iter().find(|(words, _)| lower.contains(words)).map(|(_, state)| state);

@@ -10,6 +10,7 @@
 
 pub mod error;
 mod gateway;
+mod pg_type;
 pub mod server;
 pub mod session;
 pub mod sql;

@@ -6,8 +6,8 @@
 
 use super::errors::{Failure, Fault, code};
 use super::wire::Wire;
+use crate::pg_type::{decimal, type_modifier, type_of, type_size};
 use crate::session::Tag;
-use arrow_pg::datatypes::field_into_pg_type;
 use arrow_pg::encoder::encode_value;
 use bytes::{BufMut, BytesMut};
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
@@ -32,60 +32,12 @@ type Boxed = Box<dyn Error + Sync + Send>;
 /// The columns of `schema` as the protocol names them. `format` fits their number.
 pub(super) fn fields(schema: &Schema, format: &Format) -> Result<Vec<FieldInfo>, Fault> {
     let field = |(index, field): (usize, &Arc<Field>)| -> Result<FieldInfo, Fault> {
-        let datatype = match decimal(field.data_type()) {
-            Some(_) => Type::NUMERIC,
-            None => field_into_pg_type(field)?,
-        };
-        // A column of NULLs alone is text, as in PostgreSQL.
-        let datatype = if datatype == Type::UNKNOWN { Type::TEXT } else { datatype };
+        let datatype = type_of(field)?;
         let size = type_size(&datatype);
         let info = FieldInfo::new(field.name().clone(), None, None, datatype, format.format_for(index));
-        Ok(info.with_type_size(size).with_type_modifier(type_modifier(field.data_type())))
+        Ok(info.with_type_size(size).with_type_modifier(type_modifier(field)))
     };
     schema.fields().iter().enumerate().map(field).collect()
-}
-
-/// The type that a parameter or a column has on the wire.
-pub(super) fn pg_type(data_type: &DataType) -> Result<Type, Fault> {
-    let field = Arc::new(Field::new("", data_type.clone(), true));
-    match decimal(data_type) {
-        Some(_) => Ok(Type::NUMERIC),
-        None => Ok(field_into_pg_type(&field)?),
-    }
-}
-
-/// Precision and scale.
-fn decimal(data_type: &DataType) -> Option<(u8, i8)> {
-    match data_type {
-        DataType::Decimal32(precision, scale)
-        | DataType::Decimal64(precision, scale)
-        | DataType::Decimal128(precision, scale)
-        | DataType::Decimal256(precision, scale) => Some((*precision, *scale)),
-        _ => None,
-    }
-}
-
-/// `pg_attribute.atttypmod`; of numeric: precision and scale.
-fn type_modifier(data_type: &DataType) -> i32 {
-    match decimal(data_type) {
-        Some((precision, scale @ 0..)) => ((i32::from(precision) << 16) | i32::from(scale)) + 4,
-        _ => -1,
-    }
-}
-
-/// `pg_type.typlen`: bytes of a fixed type, -1 of a variable one.
-fn type_size(datatype: &Type) -> i16 {
-    match *datatype {
-        Type::BOOL | Type::CHAR => 1,
-        Type::INT2 => 2,
-        Type::INT4 | Type::FLOAT4 | Type::DATE | Type::OID => 4,
-        Type::INT8 | Type::FLOAT8 | Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::TIME => 8,
-        Type::INTERVAL | Type::UUID => 16,
-        Type::NAME => 64,
-        Type::REGPROC | Type::REGPROCEDURE | Type::REGOPER | Type::REGOPERATOR | Type::REGCLASS | Type::REGTYPE => 4,
-        Type::REGNAMESPACE | Type::REGROLE | Type::REGCONFIG | Type::REGDICTIONARY | Type::REGCOLLATION => 4,
-        _ => -1,
-    }
 }
 
 /// RowDescription.
@@ -172,11 +124,49 @@ fn encode(
                 field.format(),
                 field.format_options(),
             )?;
+        } else if matches!(*field.datatype(), Type::UUID | Type::JSONB) {
+            let text = (!column.is_null(row)).then(|| column.as_string::<i32>().value(row));
+            encoder.encode_field_with_type_and_format(
+                &text.map(Named),
+                field.datatype(),
+                field.format(),
+                field.format_options(),
+            )?;
         } else {
             encode_value(encoder, column, row, arrow_field, field)?;
         }
     }
     Ok(encoder.take_row())
+}
+
+/// A text whose type has bytes of its own: a UUID, `jsonb`.
+#[derive(Debug)]
+struct Named<'a>(&'a str);
+
+impl ToSqlText for Named<'_> {
+    fn to_sql_text(&self, _: &Type, out: &mut BytesMut, _: &FormatOptions) -> Result<IsNull, Boxed> {
+        out.put_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+impl ToSql for Named<'_> {
+    /// The 16 bytes of a UUID; the version, 1, and the text of a `jsonb`.
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Boxed> {
+        if *ty == Type::UUID {
+            let digits: String = self.0.chars().filter(|c| *c != '-').collect();
+            let bytes = hex::decode(digits)?;
+            out.put_slice(<&[u8; 16]>::try_from(bytes.as_slice())?);
+        } else {
+            out.put_u8(1);
+            out.put_slice(self.0.as_bytes());
+        }
+        Ok(IsNull::No)
+    }
+    fn accepts(ty: &Type) -> bool {
+        matches!(*ty, Type::UUID | Type::JSONB)
+    }
+    to_sql_checked!();
 }
 
 /// A number in decimal digits: `-12.50`.

@@ -9,11 +9,12 @@
 //! Source  PostgreSQL 15, "Extended Query"
 
 use super::connection::Connection;
-use super::encode::{Rows, describe, fields, pg_type};
+use super::encode::{Rows, describe, fields};
 use super::errors::{Failure, Fault, code};
 use super::frontend::{Bind, Target};
 use super::params;
 use super::simple::command_tag;
+use crate::pg_type::pg_type;
 use crate::session::{Outcome, Prepared};
 use datafusion::scalar::ScalarValue;
 use pgwire::api::Type;
@@ -102,7 +103,7 @@ impl Connection {
                 for (index, param) in prepared.params.iter().enumerate() {
                     types.push(match declared.get(index).cloned().flatten() {
                         Some(declared) => declared,
-                        None => Some(pg_type(param)?).filter(|found| *found != Type::UNKNOWN).unwrap_or(Type::TEXT),
+                        None => pg_type(param)?,
                     });
                 }
                 Stored { prepared: Some(prepared), types }

@@ -147,13 +147,23 @@ fn wanted_of(def: &TableDef, schema: &TableSchema, expr: &Expr, ty: &DataType) -
     let column = column(arg)?;
     let sum = SumExpr::Column(column.physical.clone());
     let summed = schema.expr_lane(&sum).is_ok() && schema.not_null_lane(&sum).is_ok();
-    let own = column.ty.data_type();
+    let own = column.data_type();
+    let integer = own.is_integer();
     match (func.name(), &own, ty, cast) {
-        ("sum", DataType::Int64, DataType::Int64, None) if summed => Some(Wanted::Sum(Aggregate::Sum(sum))),
+        ("sum", DataType::Int64, DataType::Decimal128(_, 0), Some(DataType::Decimal128(_, 0))) if summed => {
+            Some(Wanted::Sum(Aggregate::Sum(sum)))
+        }
+        // Narrower integers are widened before they are added.
+        ("sum", _, DataType::Int64, None | Some(DataType::Int64)) if summed && integer => {
+            Some(Wanted::Sum(Aggregate::Sum(sum)))
+        }
         ("sum", DataType::Decimal128(_, s), DataType::Decimal128(_, t), None) if summed && s == t => {
             Some(Wanted::Sum(Aggregate::Sum(sum)))
         }
-        ("avg", DataType::Int64, DataType::Float64, Some(DataType::Float64)) if summed => {
+        ("avg", _, DataType::Float64, Some(DataType::Float64)) if summed && integer => {
+            Some(Wanted::Mean(Aggregate::Sum(sum), Aggregate::CountColumn(column.physical.clone())))
+        }
+        ("avg", _, DataType::Decimal128(..), Some(DataType::Decimal128(..))) if summed && integer => {
             Some(Wanted::Mean(Aggregate::Sum(sum), Aggregate::CountColumn(column.physical.clone())))
         }
         ("avg", DataType::Decimal128(_, s), DataType::Decimal128(_, t), None | Some(DataType::Decimal128(..)))
@@ -163,7 +173,7 @@ fn wanted_of(def: &TableDef, schema: &TableSchema, expr: &Expr, ty: &DataType) -
         }
         // The least value of the leading key column stands in the first row.
         ("min", own, ty, None) if own == ty && schema.key()[0] == column.physical && !column.nullable => {
-            (*own != DataType::Float64).then(|| Wanted::Least(Aggregate::Min(column.physical.clone())))
+            (!own.is_floating()).then(|| Wanted::Least(Aggregate::Min(column.physical.clone())))
         }
         _ => None,
     }
@@ -283,7 +293,9 @@ fn scalar(value: &AggregateValue, ty: &DataType) -> Result<ScalarValue> {
         (AggregateValue::Sum { unscaled, scale }, DataType::Decimal128(p, s)) if *scale == *s as u32 => {
             decimal(*unscaled, *p, *s, ty)?
         }
-        (AggregateValue::Value(Value::Int64(v)), DataType::Int64) => ScalarValue::Int64(Some(*v)),
+        (AggregateValue::Value(Value::Int64(v)), DataType::Int16 | DataType::Int32 | DataType::Int64) => {
+            ScalarValue::Int64(Some(*v)).cast_to(ty)?
+        }
         (AggregateValue::Value(Value::Text(t)), DataType::Utf8) => ScalarValue::Utf8(Some(t.clone())),
         (AggregateValue::Value(Value::Bool(b)), DataType::Boolean) => ScalarValue::Boolean(Some(*b)),
         (AggregateValue::Value(Value::Date(d)), DataType::Date32) => ScalarValue::Date32(Some(*d)),

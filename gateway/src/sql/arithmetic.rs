@@ -3,17 +3,21 @@
 //! ```text
 //! a / b, of decimals         the planner keeps 4 digits more than a has: a gets more before, as many as are sure to fit
 //! avg(d), of a decimal       likewise: 16 digits after the point at least, where they fit
+//! avg(n), of an integer      a decimal of 12 digits after the point (18 for narrower integers), where the planner's is a double
+//! sum(n), of a bigint        a decimal, where the planner's wraps around
+//! a + b, a - b, a * b, -a    of integers: an error where the planner wraps around (see `overflow`)
 //! date +- interval           the planner drops what is below a day: the date becomes a timestamp, unless the interval has no such part
 //! x IN (SELECT ..)           below OR or NOT the planner knows true and false only: refused where a NULL may be in it
 //! ```
 //! When    on a plan as it comes from SQL, before the planner settles types, so that all that follows is settled by the new ones.
 //! Source  PostgreSQL 15, "Numeric Types", "Date/Time Functions and Operators"; found by comparison with DuckDB
 
+use super::overflow;
 use crate::error::SqlError;
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::expr::{AggregateFunction, WindowFunctionDefinition};
+use datafusion::logical_expr::expr::WindowFunctionDefinition;
 use datafusion::logical_expr::utils::{merge_schema, split_conjunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
 use datafusion::scalar::ScalarValue;
@@ -22,6 +26,8 @@ use datafusion::scalar::ScalarValue;
 const DIGITS: u8 = 38;
 /// Digits after the point of what is divided, where they fit.
 const SCALE: i8 = 16;
+/// Digits after the point of integers whose mean is taken: 18 million of the largest still have a sum.
+const MEAN_SCALE: i8 = 8;
 /// Digits that the planner adds to the scale of a quotient or a mean.
 const ADDED: i8 = 4;
 
@@ -36,7 +42,12 @@ pub(crate) fn settled(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
         }
         let inputs = node.inputs();
         let schema = if inputs.is_empty() { node.schema().as_ref().clone() } else { merge_schema(&inputs) };
-        let changed = node.map_expressions(|expr| expr.transform_up(|e| Ok(settle(e, &schema))))?;
+        let limits = matches!(node, LogicalPlan::Limit(_));
+        let changed = node.map_expressions(|expr| {
+            // LIMIT takes literals and what folds to one before types are settled.
+            let expr = if limits { expr } else { overflow::checked(expr, &schema)?.data };
+            expr.transform_up(|e| Ok(settle(e, &schema)))
+        })?;
         // The types of what stands above follow.
         Ok(Transformed::yes(changed.data.recompute_schema()?))
     })?;
@@ -68,13 +79,14 @@ fn settle(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             };
             Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
         }
-        Expr::AggregateFunction(mut call) if is_mean(&call) => {
-            call.params.args = call.params.args.into_iter().map(|a| mean_argument(a, schema)).collect();
+        Expr::AggregateFunction(mut call) => {
+            let name = call.func.name().to_owned();
+            call.params.args = call.params.args.into_iter().map(|a| exact_argument(&name, a, schema)).collect();
             Transformed::yes(Expr::AggregateFunction(call))
         }
-        Expr::WindowFunction(mut call) if matches!(&call.fun, WindowFunctionDefinition::AggregateUDF(f) if f.name() == "avg") =>
-        {
-            call.params.args = call.params.args.into_iter().map(|a| mean_argument(a, schema)).collect();
+        Expr::WindowFunction(mut call) if matches!(&call.fun, WindowFunctionDefinition::AggregateUDF(_)) => {
+            let name = call.fun.name().to_owned();
+            call.params.args = call.params.args.into_iter().map(|a| exact_argument(&name, a, schema)).collect();
             Transformed::yes(Expr::WindowFunction(call))
         }
         other => Transformed::no(other),
@@ -110,13 +122,13 @@ fn three_valued(predicate: &Expr, schema: &DFSchema) -> Result<()> {
     Ok(())
 }
 
-fn is_mean(call: &AggregateFunction) -> bool {
-    call.func.name() == "avg"
-}
-
-fn mean_argument(argument: Expr, schema: &DFSchema) -> Expr {
-    match argument.get_type(schema) {
-        Ok(DataType::Decimal128(p, s)) if s >= 0 => {
+/// What an aggregate takes, so that its result is exact.
+fn exact_argument(aggregate: &str, argument: Expr, schema: &DFSchema) -> Expr {
+    match (aggregate, argument.get_type(schema)) {
+        ("sum", Ok(DataType::Int64)) => cast(argument, DataType::Decimal128(19, 0)),
+        ("avg", Ok(DataType::Int64)) => cast(argument, DataType::Decimal128(DIGITS, MEAN_SCALE)),
+        ("avg", Ok(DataType::Int32 | DataType::Int16)) => cast(argument, DataType::Decimal128(DIGITS, SCALE - 2)),
+        ("avg", Ok(DataType::Decimal128(p, s))) if s >= 0 => {
             // A sum of many still fits: ten digits are left for their number.
             let room = DIGITS as i8 - ADDED - 10 - (p as i8 - s);
             widened(argument, s, room.min(SCALE))

@@ -10,10 +10,12 @@
 //!           between is a conflict, never a row that breaks a rule.
 //! Source    DESIGN section 10
 
+use super::types::{self, SqlType};
 use crate::error::{SqlError, SqlState};
 use crate::store::Store;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::array::cast::AsArray;
-use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use fluence_client::schema::TableSchema;
 use fluence_client::{Column, ColumnType, KeyRange, Select};
 use fluence_types::Version;
@@ -38,6 +40,9 @@ pub struct ColumnDef {
     /// What it holds.
     #[serde(rename = "type")]
     pub ty: ColumnType,
+    /// What it is declared as.
+    #[serde(default, skip_serializing_if = "is_sealed")]
+    pub sql: SqlType,
     /// Whether NULL may stand in it.
     pub nullable: bool,
     /// Its default, an SQL expression.
@@ -48,6 +53,19 @@ pub struct ColumnDef {
     pub chars_max: Option<u64>,
     /// Not shown: dropped, or the row's number.
     pub hidden: bool,
+}
+
+/// Whether a column is declared as what is sealed.
+const fn is_sealed(sql: &SqlType) -> bool {
+    matches!(sql, SqlType::Sealed)
+}
+
+impl ColumnDef {
+    /// The Arrow type that the planner computes with.
+    #[must_use]
+    pub fn data_type(&self) -> DataType {
+        self.sql.data_type(self.ty)
+    }
 }
 
 /// A CHECK.
@@ -98,6 +116,7 @@ impl TableDef {
             name: c.name.clone(),
             physical: c.name.clone(),
             ty: c.ty,
+            sql: SqlType::Sealed,
             nullable: c.nullable,
             default: None,
             identity: false,
@@ -146,9 +165,20 @@ impl TableDef {
             .columns
             .iter()
             .filter(|c| hidden || !c.hidden)
-            .map(|c| Field::new(&c.name, c.ty.data_type(), c.nullable))
+            .map(types::field_of)
             .collect();
         Arc::new(Schema::new(fields))
+    }
+
+    /// Whole sealed rows as the planner computes with them, under their SQL names; NULL may stand anywhere.
+    ///
+    /// # Errors
+    /// A value that does not fit what its column is declared as.
+    pub(crate) fn shown(&self, sealed: &RecordBatch) -> Result<RecordBatch, SqlError> {
+        let fields: Vec<Field> = self.columns.iter().map(|c| types::field_of(c).with_nullable(true)).collect();
+        let columns = self.columns.iter().zip(sealed.columns()).map(|(c, a)| types::recast(a, &c.data_type()));
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.collect::<Result<_, _>>()?)
+            .map_err(|e| datafusion::common::DataFusionError::from(e).into())
     }
 
     /// The sequence of an identity column.

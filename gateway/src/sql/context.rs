@@ -2,6 +2,7 @@
 
 use super::aggregate::AggregatePushdown;
 use super::catalog::Catalog;
+use super::system::{System, functions};
 use super::table::FluenceTable;
 use super::work::Work;
 use crate::error::SqlError;
@@ -23,6 +24,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// The schema that tables are in.
 pub(crate) const SCHEMA: &str = "public";
+/// The schema of PostgreSQL's own tables, and that of the standard's.
+const SYSTEM: &str = "pg_catalog";
+const INFORMATION: &str = "information_schema";
 /// A schema in which they are shown with all columns, for statements that rewrite rows.
 pub(crate) const WHOLE: &str = "fluence_whole";
 
@@ -37,6 +41,8 @@ pub(crate) struct Current {
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) pushdown: bool,
+    /// What the client calls the database.
+    pub(crate) database: String,
     current: Mutex<Current>,
     state: OnceLock<Weak<parking::State>>,
 }
@@ -106,20 +112,29 @@ impl SchemaProvider for Tables {
 #[derive(Debug)]
 struct OneCatalog {
     rest: MemoryCatalogProvider,
+    shared: Arc<Shared>,
     public: Arc<Tables>,
     whole: Arc<Tables>,
+}
+
+impl OneCatalog {
+    fn system(&self, rest: Option<Arc<dyn SchemaProvider>>) -> System {
+        System { shared: Arc::clone(&self.shared), public: Arc::clone(&self.public) as _, rest }
+    }
 }
 
 impl CatalogProvider for OneCatalog {
     fn schema_names(&self) -> Vec<String> {
         let mut names = self.rest.schema_names();
-        names.push(SCHEMA.to_owned());
+        names.extend([SCHEMA.to_owned(), INFORMATION.to_owned()]);
         names
     }
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         match name {
             SCHEMA => Some(Arc::clone(&self.public) as _),
             WHOLE => Some(Arc::clone(&self.whole) as _),
+            INFORMATION => Some(Arc::new(self.system(None))),
+            SYSTEM => self.rest.schema(SYSTEM).map(|rest| Arc::new(self.system(Some(rest))) as _),
             other => self.rest.schema(other),
         }
     }
@@ -142,7 +157,6 @@ pub(crate) fn planner(
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(database, SCHEMA)
         .with_create_default_catalog_and_schema(false)
-        .with_information_schema(true)
         .with_target_partitions(2)
         .with_batch_size(8192);
     let options = config.options_mut();
@@ -160,15 +174,24 @@ pub(crate) fn planner(
         .with_optimizer_rule(Arc::new(AggregatePushdown))
         .build();
     let context = SessionContext::new_with_state(state);
-    let shared = Arc::new(Shared { store, pushdown, current: Mutex::new(current), state: OnceLock::new() });
+    let database = database.to_owned();
+    let shared =
+        Arc::new(Shared { store, pushdown, database: database.clone(), current: Mutex::new(current), state: OnceLock::new() });
     let _ = shared.state.set(context.state_weak_ref());
     let tables = |whole| Arc::new(Tables { shared: Arc::clone(&shared), whole });
-    let catalog = OneCatalog { rest: MemoryCatalogProvider::new(), public: tables(false), whole: tables(true) };
-    context.register_catalog(database, Arc::new(catalog));
-    datafusion_pg_catalog::setup_pg_catalog(&context, database, EmptyContextProvider)
+    let catalog = OneCatalog {
+        rest: MemoryCatalogProvider::new(),
+        shared: Arc::clone(&shared),
+        public: tables(false),
+        whole: tables(true),
+    };
+    context.register_catalog(&database, Arc::new(catalog));
+    datafusion_pg_catalog::setup_pg_catalog(&context, &database, EmptyContextProvider)
         .map_err(|e| SqlError::from(*e))?;
+    functions::register(&context, &shared);
     context.register_udf(version());
     context.register_udf(to_regtype());
+    super::text::readers().for_each(|reader| context.register_udf(reader.as_ref().clone()));
     if let Some(variance) = context.state().aggregate_functions().get("var_samp") {
         context.register_udaf(variance.as_ref().clone().with_aliases(["variance"]));
     }

@@ -8,6 +8,7 @@
 //! Source     DESIGN sections 3 and 10
 
 use super::catalog::TableDef;
+use datafusion::arrow::datatypes::DataType;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
 use datafusion::scalar::ScalarValue;
 use fluence_client::{ColumnType, KeyRange, Value};
@@ -126,14 +127,21 @@ fn comparisons(table: &TableDef, filter: &Expr) -> Option<Vec<Comparison>> {
 fn comparison(table: &TableDef, name: &str, op: Operator, literal: &ScalarValue) -> Option<Comparison> {
     let column = table.columns.iter().position(|c| c.name == name)?;
     let ty = table.columns[column].ty;
-    let value = value_of(ty, literal)?;
+    // A comparison of two types that stands here all the same is left to the planner, which knows what it means.
+    let own = match (table.columns[column].data_type(), literal.data_type()) {
+        (DataType::Timestamp(_, a), DataType::Timestamp(_, b)) => a.is_some() == b.is_some(),
+        (a, b) => a == b || !a.is_integer(),
+    };
+    let value = own.then(|| value_of(ty, literal)).flatten()?;
     Some(Comparison { column, op, value })
 }
 
-/// A literal as a value of a column, where it is one of exactly its type, and not NULL.
-pub(crate) fn value_of(ty: ColumnType, literal: &ScalarValue) -> Option<Value> {
+/// A literal as a value of a sealed type, where it is one, and not NULL.
+fn value_of(ty: ColumnType, literal: &ScalarValue) -> Option<Value> {
     let value = match (ty, literal) {
         (ColumnType::Int64, ScalarValue::Int64(Some(v))) => Value::Int64(*v),
+        (ColumnType::Int64, ScalarValue::Int32(Some(v))) => Value::Int64(i64::from(*v)),
+        (ColumnType::Int64, ScalarValue::Int16(Some(v))) => Value::Int64(i64::from(*v)),
         (ColumnType::Decimal { scale, .. }, ScalarValue::Decimal128(Some(v), _, s)) if *s == scale as i8 => {
             Value::Decimal { unscaled: *v, scale }
         }
@@ -142,7 +150,7 @@ pub(crate) fn value_of(ty: ColumnType, literal: &ScalarValue) -> Option<Value> {
             ScalarValue::Utf8(Some(t)) | ScalarValue::Utf8View(Some(t)) | ScalarValue::LargeUtf8(Some(t)),
         ) => Value::Text(t.clone()),
         (ColumnType::Bool, ScalarValue::Boolean(Some(b))) => Value::Bool(*b),
-        (ColumnType::Timestamp, ScalarValue::TimestampMicrosecond(Some(us), Some(_))) => Value::Timestamp(*us),
+        (ColumnType::Timestamp, ScalarValue::TimestampMicrosecond(Some(us), _)) => Value::Timestamp(*us),
         (ColumnType::Date, ScalarValue::Date32(Some(d))) => Value::Date(*d),
         (ColumnType::Bytes, ScalarValue::Binary(Some(b)) | ScalarValue::LargeBinary(Some(b))) => {
             Value::Bytes(b.clone())

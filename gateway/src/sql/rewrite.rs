@@ -3,11 +3,13 @@
 //! Twice      an expression that stands twice in a SELECT list gets another name; `names.rs` gives the answer the name that is expected.
 //! Distinct   `a IS DISTINCT FROM b AND c` is read by the parser as `a IS DISTINCT FROM (b AND c)`: refused until there are parentheses.
 //! User       `current_user` is who is connected.
+//! Texts      a cast to UUID or JSON is a call of the function that reads it.
 
+use super::ddl::parse_expr;
 use super::fold;
 use crate::error::{SqlError, SqlState};
 use datafusion::sql::sqlparser::ast::{
-    self, BinaryOperator, Expr, Ident, Query, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
+    self, BinaryOperator, CastKind, DataType, Expr, Ident, Query, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
 };
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -32,6 +34,15 @@ impl VisitorMut for Words<'_> {
             Expr::IsDistinctFrom(_, right) | Expr::IsNotDistinctFrom(_, right) if swallows(right) => {
                 let why = "AND or OR after IS DISTINCT FROM needs parentheses: (a IS DISTINCT FROM b) AND c";
                 return ControlFlow::Break(SqlError::new(SqlState::SyntaxError, why));
+            }
+            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr: inner, data_type, .. }
+                if matches!(data_type, DataType::Uuid | DataType::JSON | DataType::JSONB) =>
+            {
+                let name = format!("fluence_{}", data_type.to_string().to_lowercase());
+                match parse_expr(&format!("{name}(CAST({inner} AS TEXT))")) {
+                    Ok(call) => *expr = call,
+                    Err(error) => return ControlFlow::Break(error),
+                }
             }
             Expr::Identifier(ident) if ident.quote_style.is_none() && is_user(&fold(ident)) => {
                 *expr = Expr::Value(Value::SingleQuotedString(self.user.to_owned()).into());

@@ -7,6 +7,7 @@
 
 use super::catalog::{Catalog, TableDef};
 use super::filter::{self, Pushed};
+use super::types;
 use super::work::Work;
 use crate::store::Store;
 use async_trait::async_trait;
@@ -283,9 +284,11 @@ impl VerifiedScan {
         if self.changed {
             batches = self.work.delta(&self.physical).over(batches);
         }
-        if let Some(residual) = &self.residual {
-            batches = self.kept(residual, &read, batches)?;
-        }
+        let batches = batches.into_iter().map(|b| self.recast(&read, b)).collect::<Result<Vec<_>>>()?;
+        let batches = match &self.residual {
+            Some(residual) => self.kept(residual, &read, batches)?,
+            None => batches,
+        };
         let wanted: Vec<usize> =
             self.columns.iter().map(|c| read.iter().position(|r| r == c).expect("it was read")).collect();
         let renamed = |batch: RecordBatch| {
@@ -298,6 +301,22 @@ impl VerifiedScan {
 }
 
 impl VerifiedScan {
+    /// Sealed columns as what they are declared as. What changed hands under another declaration is refused, never cut.
+    fn recast(&self, read: &[usize], batch: RecordBatch) -> Result<RecordBatch> {
+        let as_sealed = |place: &usize| self.def.columns[*place].data_type() == self.def.columns[*place].ty.data_type();
+        if read.iter().all(as_sealed) {
+            return Ok(batch);
+        }
+        let columns = read.iter().zip(batch.columns()).map(|(place, array)| {
+            Ok(types::recast(array, &self.def.columns[*place].data_type())?)
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let fields = read.iter().map(|place| types::field_of(&self.def.columns[*place]).with_nullable(true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+    }
+
     /// The rows for which what is left of the filters is true.
     fn kept(&self, residual: &Residual, read: &[usize], batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         // The predicate names places among all columns; those that it does not read are NULL.

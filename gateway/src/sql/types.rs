@@ -1,16 +1,140 @@
-//! SQL's types and ours.
+//! SQL's types and ours: what a column is declared as, what the planner computes with, what is sealed.
 //!
-//! Integers of every width are 64 bits; what a narrower one would refuse is refused when it is written. NUMERIC without digits is
-//! `numeric(28,6)`, and says so.
+//! ```text
+//! declared (SqlType)   smallint  integer  real     timestamp          uuid, json, varchar(n)   the rest
+//! planner (Arrow)      Int16     Int32    Float32  Timestamp, no zone Utf8, named in metadata  as sealed
+//! sealed (ColumnType)  Int64     Int64    Float64  Timestamp in UTC   Text                     as declared
+//! ```
+//! Rule    a value becomes one of the declared type before it is sealed, so what is read back fits it again. NUMERIC without digits is
+//!         `numeric(28,6)`, and says so.
 
+use super::catalog::ColumnDef;
 use crate::error::{SqlError, SqlState};
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::arrow::compute::{CastOptions, cast_with_options};
+use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::sql::sqlparser::ast::{self, CharacterLength, ExactNumberInfo, TimezoneInfo};
 use fluence_client::ColumnType;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The key of a field's metadata under which the name of its SQL type stands, where Arrow's does not say it.
+pub(crate) const TYPE_NAME: &str = "fluence.type";
+/// The key under which the longest text stands, in characters.
+pub(crate) const CHARS_MAX: &str = "fluence.chars_max";
+
+/// What a column is declared as, where that is narrower than what is sealed, or has another name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SqlType {
+    /// What its sealed type is called.
+    #[default]
+    Sealed,
+    /// 16 bits.
+    Smallint,
+    /// 32 bits.
+    Integer,
+    /// A float of 32 bits.
+    Real,
+    /// A number without declared digits.
+    Numeric,
+    /// A timestamp without time zone.
+    Timestamp,
+    /// A text with a longest length.
+    Varchar,
+    /// A text with a longest length, not padded.
+    Char,
+    /// A UUID in text.
+    Uuid,
+    /// JSON in text, as it was written.
+    Json,
+    /// The same.
+    Jsonb,
+}
+
+impl SqlType {
+    /// The Arrow type that the planner computes with.
+    pub(crate) fn data_type(self, sealed: ColumnType) -> DataType {
+        match self {
+            Self::Smallint => DataType::Int16,
+            Self::Integer => DataType::Int32,
+            Self::Real => DataType::Float32,
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            _ => sealed.data_type(),
+        }
+    }
+
+    /// The name that goes with a field whose Arrow type does not say it.
+    const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Numeric => Some("numeric"),
+            Self::Varchar => Some("varchar"),
+            Self::Char => Some("bpchar"),
+            Self::Uuid => Some("uuid"),
+            Self::Json => Some("json"),
+            Self::Jsonb => Some("jsonb"),
+            _ => None,
+        }
+    }
+}
+
+/// The planner's field of a column.
+pub(crate) fn field_of(column: &ColumnDef) -> Field {
+    let field = Field::new(&column.name, column.data_type(), column.nullable);
+    let mut more = HashMap::new();
+    if let Some(name) = column.sql.name() {
+        more.insert(TYPE_NAME.to_owned(), name.to_owned());
+    }
+    if let (Some(max), SqlType::Varchar | SqlType::Char) = (column.chars_max, column.sql) {
+        more.insert(CHARS_MAX.to_owned(), max.to_string());
+    }
+    field.with_metadata(more)
+}
+
+/// What a column of a query's answer is declared as, where a table is made of it.
+pub(crate) fn sql_type_of(field: &Field) -> SqlType {
+    let named = field.metadata().get(TYPE_NAME).map(String::as_str);
+    match (named, field.data_type()) {
+        (Some("numeric"), _) => SqlType::Numeric,
+        (Some("varchar"), _) => SqlType::Varchar,
+        (Some("bpchar"), _) => SqlType::Char,
+        (Some("uuid"), _) => SqlType::Uuid,
+        (Some("json"), _) => SqlType::Json,
+        (Some("jsonb"), _) => SqlType::Jsonb,
+        (_, DataType::Int8 | DataType::Int16) => SqlType::Smallint,
+        (_, DataType::Int32) => SqlType::Integer,
+        (_, DataType::Float32) => SqlType::Real,
+        (_, DataType::Timestamp(_, None)) => SqlType::Timestamp,
+        _ => SqlType::Sealed,
+    }
+}
+
+/// An array as one of another type, if not one value is lost.
+///
+/// # Errors
+/// A value that does not fit.
+pub(crate) fn recast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, SqlError> {
+    if array.data_type() == to {
+        return Ok(Arc::clone(array));
+    }
+    // A time zone is what is done with the number, not another number.
+    if let (DataType::Timestamp(a, _), DataType::Timestamp(b, zone)) = (array.data_type(), to)
+        && a == b
+        && *a == TimeUnit::Microsecond
+    {
+        use datafusion::arrow::array::cast::AsArray;
+        let values = array.as_primitive::<datafusion::arrow::datatypes::TimestampMicrosecondType>();
+        return Ok(Arc::new(values.clone().with_timezone_opt(zone.clone())));
+    }
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(array, to, &options).map_err(|e| datafusion::common::DataFusionError::from(e).into())
+}
 
 /// A declared type: what holds it, and the longest text in characters.
 pub(crate) struct Declared {
     pub(crate) ty: ColumnType,
+    pub(crate) sql: SqlType,
     pub(crate) chars_max: Option<u64>,
     /// Whether numbers are given out for it (SERIAL).
     pub(crate) serial: bool,
@@ -24,36 +148,42 @@ pub(crate) struct Declared {
 /// [`SqlState::FeatureNotSupported`] for a type that nothing here can hold.
 pub(crate) fn declared(ty: &ast::DataType) -> Result<Declared, SqlError> {
     use ast::DataType as T;
-    let plain = |ty| Declared { ty, chars_max: None, serial: false, notice: None };
-    let text = |length: &Option<CharacterLength>| Declared {
+    let as_sql = |sql, ty| Declared { ty, sql, chars_max: None, serial: false, notice: None };
+    let plain = |ty| as_sql(SqlType::Sealed, ty);
+    let text = |sql, length: &Option<CharacterLength>| Declared {
         chars_max: length.as_ref().and_then(|l| match l {
             CharacterLength::IntegerLength { length, .. } => Some(*length),
             CharacterLength::Max => None,
         }),
-        ..plain(ColumnType::Text)
+        ..as_sql(sql, ColumnType::Text)
     };
     Ok(match ty {
-        T::SmallInt(_) | T::Int2(_) | T::Int(_) | T::Integer(_) | T::Int4(_) | T::BigInt(_) | T::Int8(_) | T::Int64 => {
-            plain(ColumnType::Int64)
-        }
+        T::SmallInt(_) | T::Int2(_) => as_sql(SqlType::Smallint, ColumnType::Int64),
+        T::Int(_) | T::Integer(_) | T::Int4(_) => as_sql(SqlType::Integer, ColumnType::Int64),
+        T::BigInt(_) | T::Int8(_) | T::Int64 => plain(ColumnType::Int64),
         T::Numeric(info) | T::Decimal(info) | T::Dec(info) => decimal(info)?,
-        T::Real | T::Float4 | T::Float8 | T::Float(_) | T::Double(_) | T::DoublePrecision | T::Float64 => {
-            plain(ColumnType::Float64)
+        T::Real | T::Float4 | T::Float(ExactNumberInfo::Precision(1..=24)) => as_sql(SqlType::Real, ColumnType::Float64),
+        T::Float8 | T::Float(_) | T::Double(_) | T::DoublePrecision | T::Float64 => plain(ColumnType::Float64),
+        T::Text => plain(ColumnType::Text),
+        T::Uuid => as_sql(SqlType::Uuid, ColumnType::Text),
+        T::JSON => as_sql(SqlType::Json, ColumnType::Text),
+        T::JSONB => as_sql(SqlType::Jsonb, ColumnType::Text),
+        T::Varchar(l) | T::CharacterVarying(l) | T::CharVarying(l) => text(SqlType::Varchar, l),
+        T::Char(l) | T::Character(l) => {
+            let one = CharacterLength::IntegerLength { length: 1, unit: None };
+            text(SqlType::Char, &Some((*l).unwrap_or(one)))
         }
-        T::Text | T::Uuid | T::JSON | T::JSONB => plain(ColumnType::Text),
-        T::Varchar(l) | T::CharacterVarying(l) | T::CharVarying(l) | T::Char(l) | T::Character(l) => text(l),
         T::Boolean | T::Bool => plain(ColumnType::Bool),
-        T::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => Declared {
-            notice: Some("timestamps are kept in UTC, with their time zone".to_owned()),
-            ..plain(ColumnType::Timestamp)
-        },
+        T::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            as_sql(SqlType::Timestamp, ColumnType::Timestamp)
+        }
         T::Timestamp(..) => plain(ColumnType::Timestamp),
         T::Date => plain(ColumnType::Date),
         T::Bytea | T::Bytes(_) | T::Blob(_) | T::Binary(_) | T::Varbinary(_) => plain(ColumnType::Bytes),
         T::Custom(name, _) => match name.to_string().to_lowercase().as_str() {
-            "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" => {
-                Declared { serial: true, ..plain(ColumnType::Int64) }
-            }
+            "bigserial" | "serial8" => Declared { serial: true, ..plain(ColumnType::Int64) },
+            "serial" | "serial4" => Declared { serial: true, ..as_sql(SqlType::Integer, ColumnType::Int64) },
+            "smallserial" | "serial2" => Declared { serial: true, ..as_sql(SqlType::Smallint, ColumnType::Int64) },
             _ => return Err(SqlError::new(SqlState::UndefinedObject, format!("type \"{name}\" does not exist"))),
         },
         other => return Err(SqlError::unsupported(format!("type {other}"))),
@@ -74,7 +204,8 @@ fn decimal(info: &ExactNumberInfo) -> Result<Declared, SqlError> {
         return Err(SqlError::new(SqlState::InvalidParameter, why));
     }
     let ty = ColumnType::Decimal { precision: digits as u8, scale: scale as u8 };
-    Ok(Declared { ty, chars_max: None, serial: false, notice })
+    let sql = if matches!(info, ExactNumberInfo::None) { SqlType::Numeric } else { SqlType::Sealed };
+    Ok(Declared { ty, sql, chars_max: None, serial: false, notice })
 }
 
 /// The SQL name by which a value is cast to an Arrow type; `None` for types that SQL has no plain name for.
@@ -100,5 +231,5 @@ pub(crate) fn cast_name(ty: &DataType) -> Option<String> {
 
 /// The Arrow type that a cast in SQL names, where it is one of [`cast_name`]'s.
 pub(crate) fn cast_type(ty: &ast::DataType) -> Option<DataType> {
-    declared(ty).ok().map(|d| d.ty.data_type())
+    declared(ty).ok().map(|d| d.sql.data_type(d.ty))
 }

@@ -104,7 +104,7 @@ impl Cx<'_> {
                         AlterColumnOperation::DropNotNull => column.nullable = true,
                         AlterColumnOperation::SetDataType { data_type, using, .. } => {
                             let kind = declared(data_type)?;
-                            (column.ty, column.chars_max) = (kind.ty, kind.chars_max);
+                            (column.ty, column.sql, column.chars_max) = (kind.ty, kind.sql, kind.chars_max);
                             cleared.extend(self.rebuild(&old, new, using.as_ref().map(|u| (column_name, u))).await?);
                             continue;
                         }
@@ -185,7 +185,7 @@ impl Cx<'_> {
                 },
                 None => column.default.clone().map_or_else(|| "NULL".to_owned(), |d| format!("({d})")),
             };
-            let ty = crate::sql::types::cast_name(&column.ty.data_type()).expect("every column's type has a name");
+            let ty = crate::sql::types::cast_name(&column.data_type()).expect("every column's type has a name");
             items.push(format!("CAST({value} AS {ty}) AS {name}"));
         }
         let text = format!("SELECT {} FROM {}.{}", items.join(", "), context::WHOLE, quote(&old.name));

@@ -12,7 +12,7 @@ mod alter;
 
 use super::catalog::{self, Catalog, CheckDef, ColumnDef, IndexDef, OBJECTS, ROW_ID, TableDef};
 use super::context::Current;
-use super::types::declared;
+use super::types::{CHARS_MAX, SqlType, declared, sql_type_of};
 use super::write::Cx;
 use super::{fold, quote, relation};
 use crate::error::{SqlError, SqlState};
@@ -57,6 +57,7 @@ fn declaration(def: &ast::ColumnDef, notices: &mut Notices) -> Result<Declaratio
         physical: name.clone(),
         name,
         ty: kind.ty,
+        sql: kind.sql,
         nullable: !kind.serial,
         default: None,
         identity: kind.serial,
@@ -537,6 +538,7 @@ fn row_id() -> ColumnDef {
         name: ROW_ID.to_owned(),
         physical: ROW_ID.to_owned(),
         ty: ColumnType::Int64,
+        sql: SqlType::Sealed,
         nullable: false,
         default: None,
         identity: false,
@@ -568,10 +570,11 @@ fn column_of(field: &datafusion::arrow::datatypes::Field) -> Result<ColumnDef, S
         physical: name.clone(),
         name,
         ty,
+        sql: sql_type_of(field),
         nullable: true,
         default: None,
         identity: false,
-        chars_max: None,
+        chars_max: field.metadata().get(CHARS_MAX).and_then(|n| n.parse().ok()),
         hidden: false,
     })
 }

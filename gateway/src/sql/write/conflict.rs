@@ -2,7 +2,7 @@
 
 use super::{Cx, arrow, assigned, default_of, is_default, relaxed, typed_any};
 use crate::error::{SqlError, SqlState};
-use crate::sql::catalog::TableDef;
+use crate::sql::catalog::{ColumnDef, TableDef};
 use crate::sql::context::Current;
 use crate::sql::unique::{self, Rule};
 use crate::sql::{fold, relation};
@@ -12,7 +12,6 @@ use datafusion::arrow::compute::{concat_batches, filter_record_batch, take_recor
 use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::sql::sqlparser::ast::{self, ConflictTarget, OnConflictAction};
-use fluence_client::ColumnType;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -124,12 +123,13 @@ impl Cx<'_> {
             }));
         }
         let schema = DFSchema::new_with_metadata(fields, HashMap::new())?;
-        let columns: Vec<ArrayRef> = old.columns().iter().chain(excluded.columns()).cloned().collect();
+        let (was, excluded) = (def.shown(&old)?, def.shown(excluded)?);
+        let columns: Vec<ArrayRef> = was.columns().iter().chain(excluded.columns()).cloned().collect();
         // Two columns of one name are told apart by their qualifiers only, which Arrow has not.
         let fields: Vec<Field> =
             columns.iter().enumerate().map(|(i, c)| Field::new(format!("c{i}"), c.data_type().clone(), true)).collect();
         let both = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow)?;
-        let evaluate = |expr: &ast::Expr, ty: Option<ColumnType>| self.evaluate(expr, &schema, &both, ty);
+        let evaluate = |expr: &ast::Expr, of: Option<&ColumnDef>| self.evaluate(expr, &schema, &both, of);
         let mut new = old.columns().to_vec();
         for assignment in &update.assignments {
             let column = assigned(def, &assignment.target)?;
@@ -139,7 +139,7 @@ impl Cx<'_> {
                 assignment.value.clone()
             };
             let place = def.place(&column.physical).expect("a column of the table");
-            new[place] = evaluate(&value, Some(column.ty))?;
+            new[place] = evaluate(&value, Some(column))?;
         }
         let new = relaxed(&old.schema(), new)?;
         let Some(selection) = &update.selection else { return Ok((old, new)) };
@@ -158,12 +158,12 @@ impl Cx<'_> {
         expr: &ast::Expr,
         schema: &DFSchema,
         batch: &RecordBatch,
-        ty: Option<ColumnType>,
+        column: Option<&ColumnDef>,
     ) -> Result<ArrayRef, SqlError> {
         let state = self.context.state();
         let mut logical = state.create_logical_expr(&expr.to_string(), schema)?;
-        if let Some(ty) = ty {
-            logical = typed_any(logical, ty);
+        if let Some(column) = column {
+            logical = typed_any(logical, column);
         }
         let physical = state.create_physical_expr(logical, schema)?;
         Ok(physical.evaluate(batch)?.into_array(batch.num_rows())?)

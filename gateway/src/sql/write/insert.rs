@@ -64,7 +64,7 @@ impl Cx<'_> {
                         *value = default_of(column)?.unwrap_or_else(|| ast::Expr::Value(ast::Value::Null.into()));
                     }
                     if matches!(value, ast::Expr::Value(v) if matches!(v.value, ast::Value::Placeholder(_))) {
-                        *value = cast_to(value.clone(), column.ty)?;
+                        *value = cast_to(value.clone(), column)?;
                     }
                 }
             }
@@ -91,7 +91,7 @@ impl Cx<'_> {
                 Some(i) => {
                     let (qualifier, field) = source.schema().qualified_field(i);
                     let value = Expr::Column(Column::from((qualifier, field)));
-                    typed(value, field.data_type(), column.ty)
+                    typed(value, field.data_type(), column)
                 }
                 None => self.default_expr(column)?,
             };
@@ -121,7 +121,7 @@ impl Cx<'_> {
         let mut exprs = Vec::new();
         for (at, column) in def.visible().enumerate() {
             let expr = match given.iter().position(|g| *g == at) {
-                Some(i) => typed(datafusion::prelude::col(format!("c{i}")), &DataType::Utf8, column.ty),
+                Some(i) => typed(datafusion::prelude::col(format!("c{i}")), &DataType::Utf8, column),
                 None => self.default_expr(column)?,
             };
             exprs.push(expr.alias(&column.name));
@@ -132,8 +132,8 @@ impl Cx<'_> {
     /// What stands in a column that nothing was given for; NULL where it has no default.
     pub(super) fn default_expr(&self, column: &ColumnDef) -> Result<Expr, SqlError> {
         Ok(match &column.default {
-            Some(text) => typed_any(self.context.state().create_logical_expr(text, &DFSchema::empty())?, column.ty),
-            None => lit(ScalarValue::try_from(&column.ty.data_type())?),
+            Some(text) => typed_any(self.context.state().create_logical_expr(text, &DFSchema::empty())?, column),
+            None => lit(ScalarValue::try_from(&column.data_type())?),
         })
     }
 

@@ -201,11 +201,8 @@ impl Cx<'_> {
         if def.checks.is_empty() || rows.num_rows() == 0 {
             return Ok(());
         }
-        let named = Arc::new(Schema::new(
-            def.arrow(true).fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>(),
-        ));
-        let batch = RecordBatch::try_new(Arc::clone(&named), rows.columns().to_vec()).map_err(arrow)?;
-        let schema = DFSchema::try_from_qualified_schema(TableReference::bare(def.name.as_str()), &named)?;
+        let batch = def.shown(rows)?;
+        let schema = DFSchema::try_from_qualified_schema(TableReference::bare(def.name.as_str()), &batch.schema())?;
         let state = self.context.state();
         for check in &def.checks {
             let expr = state.create_logical_expr(&check.expr, &schema)?;
@@ -247,6 +244,7 @@ impl Cx<'_> {
         let places: Vec<usize> = (0..def.columns.len()).filter(|i| !def.columns[*i].hidden).collect();
         let batch = match rows {
             Some(rows) => {
+                let rows = def.shown(rows)?;
                 let columns = places.iter().map(|p| Arc::clone(rows.column(*p))).collect();
                 RecordBatch::try_new(Arc::clone(&shown), columns).map_err(arrow)?
             }
@@ -276,9 +274,11 @@ pub(super) fn arrow(error: datafusion::arrow::error::ArrowError) -> SqlError {
     datafusion::common::DataFusionError::from(error).into()
 }
 
-/// A batch of a schema's columns in which NULL may still stand anywhere: it is checked by column, with the column's name.
+/// A batch of a sealed schema's columns in which NULL may still stand anywhere: it is checked by column, with the column's name.
 pub(super) fn relaxed(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch, SqlError> {
     let fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    let sealed = columns.iter().zip(&fields).map(|(array, field)| super::types::recast(array, field.data_type()));
+    let columns = sealed.collect::<Result<Vec<_>, _>>()?;
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow)
 }
 
@@ -311,25 +311,30 @@ pub(super) fn default_of(column: &ColumnDef) -> Result<Option<ast::Expr>, SqlErr
 }
 
 /// A cast in SQL to a column's type.
-pub(super) fn cast_to(expr: ast::Expr, ty: ColumnType) -> Result<ast::Expr, SqlError> {
-    let name = super::types::cast_name(&ty.data_type()).expect("every column's type has a name");
+pub(super) fn cast_to(expr: ast::Expr, column: &ColumnDef) -> Result<ast::Expr, SqlError> {
+    let name = super::types::cast_name(&column.data_type()).expect("every column's type has a name");
     super::ddl::parse_expr(&format!("CAST({expr} AS {name})"))
 }
 
-/// A value as one of a column's type. Text that is assigned to bytes is read as PostgreSQL writes them.
-pub(super) fn typed(value: Expr, from: &DataType, ty: ColumnType) -> Expr {
+/// A value as one of what a column is declared as. Text that is assigned to bytes, or is a UUID or JSON, is read as PostgreSQL does.
+pub(super) fn typed(value: Expr, from: &DataType, column: &ColumnDef) -> Expr {
     let text = matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    if text && ty == ColumnType::Bytes {
+    if text && column.ty == ColumnType::Bytes {
         return super::bytea::read().call(vec![value]);
     }
-    if *from == ty.data_type() { value } else { datafusion::logical_expr::cast(value, ty.data_type()) }
+    let to = column.data_type();
+    let value = if *from == to { value } else { datafusion::logical_expr::cast(value, to) };
+    match super::text::read(column.sql) {
+        Some(read) => read.call(vec![value]),
+        None => value,
+    }
 }
 
 /// The same where the type of the value is not known yet: a literal's is.
-pub(super) fn typed_any(value: Expr, ty: ColumnType) -> Expr {
+pub(super) fn typed_any(value: Expr, column: &ColumnDef) -> Expr {
     let from = match &value {
         Expr::Literal(v, _) => v.data_type(),
         _ => DataType::Null,
     };
-    typed(value, &from, ty)
+    typed(value, &from, column)
 }

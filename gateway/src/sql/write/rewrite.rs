@@ -67,7 +67,7 @@ impl Cx<'_> {
                 assignment.value.clone()
             };
             let value = match &value {
-                ast::Expr::Value(v) if matches!(v.value, ast::Value::Placeholder(_)) => cast_to(value, column.ty)?,
+                ast::Expr::Value(v) if matches!(v.value, ast::Value::Placeholder(_)) => cast_to(value, column)?,
                 _ => value,
             };
             items.push(format!("({value}) AS {}", quote(&format!("fluence_new_{i}"))));
@@ -90,7 +90,7 @@ impl Cx<'_> {
                 None => value.alias(format!("c{i}")),
                 Some(n) => {
                     let column = assigned(&def, &update.assignments[n].target)?;
-                    typed(value, field.data_type(), column.ty).alias(format!("c{i}"))
+                    typed(value, field.data_type(), column).alias(format!("c{i}"))
                 }
             });
         }

@@ -1,0 +1,192 @@
+//! Functions that say how an object is defined, by its OID: `pg_get_indexdef`, `pg_get_constraintdef`, `pg_get_viewdef` and their like.
+//!
+//! Source  PostgreSQL 15, "System Catalog Information Functions"
+
+use super::{Objects, What, column_name, sequence_name};
+use crate::sql::catalog::{IndexDef, TableDef};
+use crate::sql::context::Shared;
+use crate::sql::quote;
+use datafusion::arrow::array::cast::AsArray;
+use datafusion::arrow::array::{Array, ArrayRef, StringArray};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Int64Type};
+use datafusion::common::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+};
+use datafusion::prelude::SessionContext;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// A name as SQL would have it written: in quotes only where it must be.
+fn written(name: &str) -> String {
+    let plain = name.chars().enumerate().all(|(i, c)| {
+        c.is_ascii_lowercase() || c == '_' || i > 0 && c.is_ascii_digit()
+    });
+    if plain && !name.is_empty() { name.to_owned() } else { quote(name) }
+}
+
+fn list(def: &TableDef, columns: &[String]) -> String {
+    columns.iter().map(|c| written(&column_name(def, c))).collect::<Vec<_>>().join(", ")
+}
+
+/// The statement that would make an index; of a primary key where `index` is none.
+pub(super) fn index_text(name: &str, def: &TableDef, index: Option<&IndexDef>) -> String {
+    let (columns, unique) = index.map_or((&def.key, true), |i| (&i.columns, i.unique));
+    let unique = if unique { "UNIQUE " } else { "" };
+    let (name, table, columns) = (written(name), written(&def.name), list(def, columns));
+    format!("CREATE {unique}INDEX {name} ON public.{table} USING btree ({columns})")
+}
+
+fn index_of(objects: &Objects, oid: i64, column: Option<i64>) -> Option<String> {
+    let object = objects.relations.iter().find(|o| i64::from(o.oid) == oid)?;
+    let What::Index(def, index) = &object.what else { return None };
+    match column.filter(|c| *c > 0) {
+        None => Some(index_text(&object.name, def, index.as_ref())),
+        Some(column) => {
+            let columns = index.as_ref().map_or(&def.key, |i| &i.columns);
+            let physical = columns.get(usize::try_from(column - 1).ok()?)?;
+            Some(written(&column_name(def, physical)))
+        }
+    }
+}
+
+fn constraint_of(objects: &Objects, oid: i64) -> Option<String> {
+    let constraint = objects.constraints.iter().find(|c| i64::from(c.oid) == oid)?;
+    let names = || {
+        let shown: Vec<_> = constraint.table.visible().collect();
+        let name = |n: &i32| usize::try_from(n - 1).ok().and_then(|at| shown.get(at)).map(|c| written(&c.name));
+        constraint.columns.iter().filter_map(name).collect::<Vec<_>>().join(", ")
+    };
+    Some(match (&constraint.check, constraint.kind) {
+        (Some(check), _) => format!("CHECK (({check}))"),
+        (None, "p") => format!("PRIMARY KEY ({})", names()),
+        _ => format!("UNIQUE ({})", names()),
+    })
+}
+
+fn view_of(objects: &Objects, oid: i64) -> Option<String> {
+    let object = objects.relations.iter().find(|o| i64::from(o.oid) == oid)?;
+    match &object.what {
+        What::View(query) => Some(format!(" {query};")),
+        _ => None,
+    }
+}
+
+fn serial_of(objects: &Objects, table: &str, column: &str) -> Option<String> {
+    let table = table.trim_start_matches("public.").trim_matches('"');
+    objects.relations.iter().find_map(|o| match &o.what {
+        What::Sequence(def, c) if def.name == table && c.name == column => {
+            Some(format!("public.{}", written(&sequence_name(def, c))))
+        }
+        _ => None,
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Of {
+    Index,
+    Constraint,
+    View,
+    Serial,
+    /// The text that is given, which is how expressions are kept.
+    Expr,
+    /// There are no comments.
+    Comment(&'static str),
+}
+
+impl Of {
+    const ALL: [Self; 8] = [
+        Self::Index,
+        Self::Constraint,
+        Self::View,
+        Self::Serial,
+        Self::Expr,
+        Self::Comment("obj_description"),
+        Self::Comment("col_description"),
+        Self::Comment("shobj_description"),
+    ];
+}
+
+struct Definition {
+    of: Of,
+    shared: Arc<Shared>,
+    signature: Signature,
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.of.fmt(f)
+    }
+}
+impl PartialEq for Definition {
+    fn eq(&self, other: &Self) -> bool {
+        self.of == other.of && Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+impl Eq for Definition {}
+impl Hash for Definition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.of.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Definition {
+    fn name(&self) -> &str {
+        match self.of {
+            Of::Index => "pg_get_indexdef",
+            Of::Constraint => "pg_get_constraintdef",
+            Of::View => "pg_get_viewdef",
+            Of::Serial => "pg_get_serial_sequence",
+            Of::Expr => "pg_get_expr",
+            Of::Comment(name) => name,
+        }
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let rows = args.number_rows;
+        let objects = Objects::of(&self.shared.get().catalog);
+        let texts = |i: usize| -> Result<ArrayRef> { Ok(cast(&arrays[i], &DataType::Utf8)?) };
+        let out: StringArray = match self.of {
+            Of::Comment(_) => (0..rows).map(|_| None::<String>).collect(),
+            Of::Expr => texts(0)?.as_string::<i32>().clone(),
+            Of::Serial => {
+                let (tables, columns) = (texts(0)?, texts(1)?);
+                let (tables, columns) = (tables.as_string::<i32>(), columns.as_string::<i32>());
+                tables.iter().zip(columns).map(|(t, c)| serial_of(&objects, t?, c?)).collect()
+            }
+            _ => {
+                let numbers = |i: usize| -> Result<Vec<Option<i64>>> {
+                    Ok(cast(&arrays[i], &DataType::Int64)?.as_primitive::<Int64Type>().iter().collect())
+                };
+                let oids = numbers(0)?;
+                let with_column = arrays.len() > 1 && arrays[1].data_type().is_integer();
+                let columns = if with_column { numbers(1)? } else { vec![None; oids.len()] };
+                let one = |(oid, column): (Option<i64>, Option<i64>)| match self.of {
+                    Of::Index => index_of(&objects, oid?, column),
+                    Of::Constraint => constraint_of(&objects, oid?),
+                    _ => view_of(&objects, oid?),
+                };
+                oids.into_iter().zip(columns).map(one).collect()
+            }
+        };
+        debug_assert!(arrays.is_empty() || out.len() == arrays[0].len());
+        Ok(ColumnarValue::Array(Arc::new(out)))
+    }
+}
+
+/// Has a session know them.
+pub(in crate::sql) fn register(context: &SessionContext, shared: &Arc<Shared>) {
+    for of in Of::ALL {
+        let widths = 1..=3;
+        let signature = Signature::one_of(widths.map(TypeSignature::Any).collect(), Volatility::Stable);
+        context.register_udf(ScalarUDF::new_from_impl(Definition { of, shared: Arc::clone(shared), signature }));
+    }
+}

@@ -1,0 +1,439 @@
+//! `pg_catalog`: the tables that speak of the owner's relations.
+
+use super::rows::{Cell, Kind, row, table as of_rows};
+use super::{
+    Columns, FIRST, INFORMATION, Object, Objects, Oids, PG_CATALOG, PUBLIC, What, functions, information,
+    number, type_of,
+};
+use crate::sql::catalog::TableDef;
+use datafusion::common::Result;
+use datafusion::datasource::TableProvider;
+use datafusion_pg_catalog::pg_catalog::PG_CATALOG_TABLES;
+use datafusion_pg_catalog::pg_catalog::oid_field::kind;
+use std::sync::Arc;
+
+/// What is here.
+pub(super) const NAMES: &[&str] = &[
+    "pg_attrdef",
+    "pg_attribute",
+    "pg_class",
+    "pg_constraint",
+    "pg_index",
+    "pg_indexes",
+    "pg_namespace",
+    "pg_sequence",
+    "pg_sequences",
+    "pg_tables",
+    "pg_views",
+];
+
+/// A table by name.
+pub(super) fn table(name: &str, objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>> {
+    match name {
+        "pg_attrdef" => attrdef(objects),
+        "pg_attribute" => attribute(objects, columns),
+        "pg_class" => class(objects, columns),
+        "pg_constraint" => constraint(objects),
+        "pg_index" => index(objects),
+        "pg_indexes" => indexes(objects),
+        "pg_namespace" => namespace(),
+        "pg_sequence" => sequence(objects),
+        "pg_sequences" => sequences(objects),
+        "pg_tables" => tables(objects),
+        _ => views(objects),
+    }
+}
+
+const OID: Kind = Kind::Oid(kind::OID);
+const REGCLASS: Kind = Kind::Oid(kind::REGCLASS);
+const REGTYPE: Kind = Kind::Oid(kind::REGTYPE);
+const REGNAMESPACE: Kind = Kind::Oid(kind::REGNAMESPACE);
+/// Who owns everything.
+const OWNER: i32 = 10;
+/// btree, and the heap.
+const BTREE: i32 = 403;
+const HEAP: i32 = 2;
+
+/// The OIDs that PostgreSQL gives its own tables, where tools know them by heart.
+fn own_oid(name: &str, oids: &mut Oids) -> u32 {
+    match name {
+        "pg_type" => 1247,
+        "pg_attribute" => 1249,
+        "pg_proc" => 1255,
+        "pg_class" => 1259,
+        "pg_authid" => 1260,
+        "pg_database" => 1262,
+        "pg_attrdef" => 2604,
+        "pg_constraint" => 2606,
+        "pg_description" => 2609,
+        "pg_index" => 2610,
+        "pg_namespace" => 2615,
+        other => FIRST - 1 - (oids.of("system", other) % 2000),
+    }
+}
+
+fn class(objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>> {
+    let shape = [
+        ("oid", OID),
+        ("relname", Kind::Text),
+        ("relnamespace", REGNAMESPACE),
+        ("reltype", REGTYPE),
+        ("reloftype", REGTYPE),
+        ("relowner", Kind::Int4),
+        ("relam", Kind::Int4),
+        ("relfilenode", Kind::Int4),
+        ("reltablespace", Kind::Int4),
+        ("relpages", Kind::Int4),
+        ("reltuples", Kind::Float),
+        ("relallvisible", Kind::Int4),
+        ("reltoastrelid", REGCLASS),
+        ("relhasindex", Kind::Bool),
+        ("relisshared", Kind::Bool),
+        ("relpersistence", Kind::Text),
+        ("relkind", Kind::Text),
+        ("relnatts", Kind::Int2),
+        ("relchecks", Kind::Int2),
+        ("relhasrules", Kind::Bool),
+        ("relhastriggers", Kind::Bool),
+        ("relhassubclass", Kind::Bool),
+        ("relrowsecurity", Kind::Bool),
+        ("relforcerowsecurity", Kind::Bool),
+        ("relispopulated", Kind::Bool),
+        ("relreplident", Kind::Text),
+        ("relispartition", Kind::Bool),
+        ("relrewrite", REGCLASS),
+        ("relfrozenxid", Kind::Int4),
+        ("relminmxid", Kind::Int4),
+        ("relacl", Kind::Names),
+        ("reloptions", Kind::Names),
+        ("relpartbound", Kind::Text),
+    ];
+    let class = |oid: u32, name: &str, space: u32, am: i32, natts: usize, indexed: bool, kind: &str, checks: usize| {
+        row![
+            oid, name, space, 0, 0, OWNER, am, oid, 0, 0, -1.0, 0, 0, indexed, false, "p", kind, natts, checks, false,
+            false, false, false, false, true, if kind == "r" { "d" } else { "n" }, false, 0, 0, 0, Cell::Null,
+            Cell::Null, Cell::Null,
+        ]
+    };
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    for Object { oid, name, what } in &objects.relations {
+        let natts = columns.get(name).map_or(0, |c| c.fields().len());
+        rows.push(match what {
+            What::Table(def) => {
+                let indexed = def.primary || !def.indexes.is_empty();
+                class(*oid, name, PUBLIC, HEAP, natts, indexed, "r", def.checks.len())
+            }
+            What::View(_) => class(*oid, name, PUBLIC, 0, natts, false, "v", 0),
+            What::Index(def, index) => {
+                let natts = index.as_ref().map_or(def.key.len(), |i| i.columns.len());
+                class(*oid, name, PUBLIC, BTREE, natts, false, "i", 0)
+            }
+            What::Sequence(..) => class(*oid, name, PUBLIC, 0, 3, false, "S", 0),
+        });
+    }
+    let mut oids = Oids::default();
+    let own = PG_CATALOG_TABLES.iter().chain(NAMES).collect::<std::collections::BTreeSet<_>>();
+    for name in own {
+        rows.push(class(own_oid(name, &mut oids), name, PG_CATALOG, HEAP, 0, false, "r", 0));
+    }
+    for name in information::NAMES {
+        rows.push(class(own_oid(name, &mut oids), name, INFORMATION, 0, 0, false, "v", 0));
+    }
+    of_rows(&shape, &rows)
+}
+
+fn attribute(objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>> {
+    let shape = [
+        ("attrelid", REGCLASS),
+        ("attname", Kind::Text),
+        ("atttypid", REGTYPE),
+        ("attstattarget", Kind::Int4),
+        ("attlen", Kind::Int2),
+        ("attnum", Kind::Int2),
+        ("attndims", Kind::Int4),
+        ("attcacheoff", Kind::Int4),
+        ("atttypmod", Kind::Int4),
+        ("attbyval", Kind::Bool),
+        ("attalign", Kind::Text),
+        ("attstorage", Kind::Text),
+        ("attcompression", Kind::Text),
+        ("attnotnull", Kind::Bool),
+        ("atthasdef", Kind::Bool),
+        ("atthasmissing", Kind::Bool),
+        ("attidentity", Kind::Text),
+        ("attgenerated", Kind::Text),
+        ("attisdropped", Kind::Bool),
+        ("attislocal", Kind::Bool),
+        ("attinhcount", Kind::Int4),
+        ("attcollation", Kind::Int4),
+        ("attacl", Kind::Names),
+        ("attoptions", Kind::Names),
+        ("attfdwoptions", Kind::Names),
+        ("attmissingval", Kind::Text),
+    ];
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    for Object { oid, name, what } in &objects.relations {
+        let (of, numbers): (&str, Option<Vec<i32>>) = match what {
+            What::Index(def, index) => {
+                let keys = index.as_ref().map_or(&def.key, |i| &i.columns);
+                (&def.name, Some(keys.iter().map(|k| number(def, k)).collect()))
+            }
+            _ => (name, None),
+        };
+        let Some(schema) = columns.get(of) else { continue };
+        let def = match what {
+            What::Table(def) => Some(def),
+            _ => None,
+        };
+        let places: Vec<usize> = match numbers {
+            Some(numbers) => numbers.iter().filter_map(|n| usize::try_from(n - 1).ok()).collect(),
+            None => (0..schema.fields().len()).collect(),
+        };
+        for (at, place) in places.into_iter().enumerate() {
+            let field = schema.field(place);
+            let (ty, modifier) = type_of(field);
+            let length = crate::pg_type::type_size(&ty);
+            let column = def.and_then(|d| d.visible().find(|c| c.name == *field.name()));
+            let identity = column.is_some_and(|c| c.identity);
+            let text = matches!(ty.name(), "text" | "varchar" | "bpchar");
+            rows.push(row![
+                *oid,
+                field.name().as_str(),
+                ty.oid(),
+                -1,
+                i32::from(length),
+                at + 1,
+                0,
+                -1,
+                modifier,
+                length > 0 && length <= 8,
+                "i",
+                if length > 0 { "p" } else { "x" },
+                "",
+                def.is_some() && !field.is_nullable(),
+                column.is_some_and(|c| c.default.is_some()),
+                false,
+                if identity { "d" } else { "" },
+                "",
+                false,
+                true,
+                0,
+                if text { 100 } else { 0 },
+            ]);
+        }
+    }
+    of_rows(&shape, &rows)
+}
+
+fn attrdef(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
+    let shape = [("oid", OID), ("adrelid", REGCLASS), ("adnum", Kind::Int2), ("adbin", Kind::Text)];
+    let mut oids = Oids::default();
+    let mut rows = Vec::new();
+    for Object { oid, what, .. } in &objects.relations {
+        let What::Table(def) = what else { continue };
+        for column in def.visible() {
+            if let Some(default) = &column.default {
+                let own = oids.of("default", &format!("{}.{}", def.name, column.name));
+                rows.push(row![own, *oid, number(def, &column.physical), default.as_str()]);
+            }
+        }
+    }
+    of_rows(&shape, &rows)
+}
+
+fn index(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
+    let shape = [
+        ("indexrelid", REGCLASS),
+        ("indrelid", REGCLASS),
+        ("indnatts", Kind::Int2),
+        ("indnkeyatts", Kind::Int2),
+        ("indisunique", Kind::Bool),
+        ("indnullsnotdistinct", Kind::Bool),
+        ("indisprimary", Kind::Bool),
+        ("indisexclusion", Kind::Bool),
+        ("indimmediate", Kind::Bool),
+        ("indisclustered", Kind::Bool),
+        ("indisvalid", Kind::Bool),
+        ("indcheckxmin", Kind::Bool),
+        ("indisready", Kind::Bool),
+        ("indislive", Kind::Bool),
+        ("indisreplident", Kind::Bool),
+        ("indkey", Kind::Numbers),
+        ("indcollation", Kind::Oids),
+        ("indclass", Kind::Oids),
+        ("indoption", Kind::Numbers),
+        ("indexprs", Kind::Text),
+        ("indpred", Kind::Text),
+    ];
+    let mut rows = Vec::new();
+    for Object { oid, what, .. } in &objects.relations {
+        let What::Index(def, index) = what else { continue };
+        let (keys, unique) = index.as_ref().map_or((&def.key, true), |i| (&i.columns, i.unique));
+        let numbers: Vec<i32> = keys.iter().map(|k| number(def, k)).collect();
+        let width = numbers.len();
+        let zeros = vec![0; width];
+        rows.push(row![
+            *oid,
+            objects.oid(&def.name),
+            width,
+            width,
+            unique,
+            false,
+            index.is_none(),
+            false,
+            true,
+            false,
+            true,
+            false,
+            true,
+            true,
+            false,
+            numbers,
+            zeros.clone(),
+            zeros.clone(),
+            zeros,
+            Cell::Null,
+            Cell::Null,
+        ]);
+    }
+    of_rows(&shape, &rows)
+}
+
+fn constraint(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
+    let shape = [
+        ("oid", OID),
+        ("conname", Kind::Text),
+        ("connamespace", REGNAMESPACE),
+        ("contype", Kind::Text),
+        ("condeferrable", Kind::Bool),
+        ("condeferred", Kind::Bool),
+        ("convalidated", Kind::Bool),
+        ("conrelid", REGCLASS),
+        ("contypid", REGTYPE),
+        ("conindid", REGCLASS),
+        ("conparentid", OID),
+        ("confrelid", REGCLASS),
+        ("confupdtype", Kind::Text),
+        ("confdeltype", Kind::Text),
+        ("confmatchtype", Kind::Text),
+        ("conislocal", Kind::Bool),
+        ("coninhcount", Kind::Int4),
+        ("connoinherit", Kind::Bool),
+        ("conkey", Kind::Numbers),
+        ("confkey", Kind::Numbers),
+        ("conbin", Kind::Text),
+    ];
+    let rows: Vec<Vec<Cell>> = objects
+        .constraints
+        .iter()
+        .map(|c| {
+            row![
+                c.oid,
+                c.name.as_str(),
+                PUBLIC,
+                c.kind,
+                false,
+                false,
+                true,
+                objects.oid(&c.table.name),
+                0,
+                c.index.as_deref().map_or(0, |i| objects.oid(i)),
+                0,
+                0,
+                " ",
+                " ",
+                " ",
+                true,
+                0,
+                true,
+                c.columns.clone(),
+                Cell::Null,
+                c.check.clone(),
+            ]
+        })
+        .collect();
+    of_rows(&shape, &rows)
+}
+
+fn namespace() -> Result<Arc<dyn TableProvider>> {
+    let shape = [("oid", OID), ("nspname", Kind::Text), ("nspowner", Kind::Int4), ("nspacl", Kind::Names)];
+    let spaces = [(PG_CATALOG, "pg_catalog"), (PUBLIC, "public"), (INFORMATION, "information_schema")];
+    let rows: Vec<Vec<Cell>> = spaces.into_iter().map(|(oid, name)| row![oid, name, OWNER, Cell::Null]).collect();
+    of_rows(&shape, &rows)
+}
+
+fn sequence(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
+    let shape = [
+        ("seqrelid", REGCLASS),
+        ("seqtypid", REGTYPE),
+        ("seqstart", Kind::Int8),
+        ("seqincrement", Kind::Int8),
+        ("seqmax", Kind::Int8),
+        ("seqmin", Kind::Int8),
+        ("seqcache", Kind::Int8),
+        ("seqcycle", Kind::Bool),
+    ];
+    let of = |o: &Object| match &o.what {
+        What::Sequence(..) => Some(row![o.oid, 20, 1, 1, i64::MAX, 1, 1024, false]),
+        _ => None,
+    };
+    of_rows(&shape, &objects.relations.iter().filter_map(of).collect::<Vec<_>>())
+}
+
+fn sequences(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
+    let shape = [("schemaname", Kind::Text), ("sequencename", Kind::Text), ("sequenceowner", Kind::Text)];
+    let of = |o: &Object| match &o.what {
+        What::Sequence(..) => Some(row!["public", o.name.as_str(), "fluence"]),
+        _ => None,
+    };
+    of_rows(&shape, &objects.relations.iter().filter_map(of).collect::<Vec<_>>())
+}
+
+fn tables(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
+    let shape = [
+        ("schemaname", Kind::Text),
+        ("tablename", Kind::Text),
+        ("tableowner", Kind::Text),
+        ("tablespace", Kind::Text),
+        ("hasindexes", Kind::Bool),
+        ("hasrules", Kind::Bool),
+        ("hastriggers", Kind::Bool),
+        ("rowsecurity", Kind::Bool),
+    ];
+    let indexed = |def: &TableDef| def.primary || !def.indexes.is_empty();
+    let of = |o: &Object| match &o.what {
+        What::Table(def) => {
+            Some(row!["public", o.name.as_str(), "fluence", Cell::Null, indexed(def), false, false, false])
+        }
+        _ => None,
+    };
+    of_rows(&shape, &objects.relations.iter().filter_map(of).collect::<Vec<_>>())
+}
+
+fn views(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
+    let shape =
+        [("schemaname", Kind::Text), ("viewname", Kind::Text), ("viewowner", Kind::Text), ("definition", Kind::Text)];
+    let of = |o: &Object| match &o.what {
+        What::View(query) => Some(row!["public", o.name.as_str(), "fluence", format!("{query};")]),
+        _ => None,
+    };
+    of_rows(&shape, &objects.relations.iter().filter_map(of).collect::<Vec<_>>())
+}
+
+fn indexes(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
+    let shape = [
+        ("schemaname", Kind::Text),
+        ("tablename", Kind::Text),
+        ("indexname", Kind::Text),
+        ("tablespace", Kind::Text),
+        ("indexdef", Kind::Text),
+    ];
+    let of = |o: &Object| match &o.what {
+        What::Index(def, index) => {
+            let text = functions::index_text(&o.name, def, index.as_ref());
+            Some(row!["public", def.name.as_str(), o.name.as_str(), Cell::Null, text])
+        }
+        _ => None,
+    };
+    of_rows(&shape, &objects.relations.iter().filter_map(of).collect::<Vec<_>>())
+}
