@@ -29,6 +29,9 @@ pub enum SqlState {
     NoActiveTransaction,
     InFailedTransaction,
     InvalidSavepoint,
+    UndefinedCursor,
+    DuplicateCursor,
+    ObjectNotInState,
     SerializationFailure,
     SyntaxError,
     UndefinedDatabase,
@@ -73,6 +76,9 @@ impl SqlState {
             Self::NoActiveTransaction => "25P01",
             Self::InFailedTransaction => "25P02",
             Self::InvalidSavepoint => "3B001",
+            Self::UndefinedCursor => "34000",
+            Self::DuplicateCursor => "42P03",
+            Self::ObjectNotInState => "55000",
             Self::SerializationFailure => "40001",
             Self::SyntaxError => "42601",
             Self::UndefinedDatabase => "3D000",
@@ -109,18 +115,49 @@ pub struct SqlError {
     pub detail: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// What it is about, by name.
+    pub about: Option<Box<About>>,
+}
+
+/// What an error is about: as far as it is about one table, column, constraint.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct About {
+    /// A table.
+    pub table: Option<String>,
+    /// A column of it.
+    pub column: Option<String>,
+    /// A constraint of it.
+    pub constraint: Option<String>,
 }
 
 impl SqlError {
     /// An error of a kind.
     #[must_use]
     pub fn new(state: SqlState, message: impl Into<String>) -> Self {
-        Self { state, message: message.into(), detail: None, hint: None }
+        Self { state, message: message.into(), detail: None, hint: None, about: None }
     }
     /// With what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+    /// With the table that it is about.
+    #[must_use]
+    pub fn table(mut self, name: &str) -> Self {
+        self.about.get_or_insert_default().table = Some(name.to_owned());
+        self
+    }
+    /// With the column that it is about.
+    #[must_use]
+    pub fn column(mut self, name: &str) -> Self {
+        self.about.get_or_insert_default().column = Some(name.to_owned());
+        self
+    }
+    /// With the constraint that it is about.
+    #[must_use]
+    pub fn constraint(mut self, name: &str) -> Self {
+        self.about.get_or_insert_default().constraint = Some(name.to_owned());
         self
     }
     /// With more of it.

@@ -47,6 +47,8 @@ fn named(field: &Field) -> Option<Type> {
     let texts = matches!(field.data_type(), DataType::Utf8);
     Some(match field.metadata().get(TYPE_NAME)?.as_str() {
         "numeric" => Type::NUMERIC,
+        "int2vector" => Type::INT2_VECTOR,
+        "oidvector" => Type::OID_VECTOR,
         _ if !texts => return None,
         "varchar" => Type::VARCHAR,
         "bpchar" => Type::BPCHAR,

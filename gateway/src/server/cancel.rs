@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// Guards against a poisoned lock: the maps here are whole after every step.
@@ -96,10 +97,10 @@ pub(super) struct Running {
 
 impl Running {
     /// A statement begins; it can be cancelled until the guard is dropped.
-    pub(super) fn begin(self: &Arc<Self>, shutdown: watch::Receiver<bool>) -> Guard {
+    pub(super) fn begin(self: &Arc<Self>, shutdown: watch::Receiver<bool>, limit: Option<Duration>) -> Guard {
         let (stop, cancelled) = oneshot::channel();
         *lock(&self.stop) = Some(stop);
-        Guard { cancelled, shutdown, running: Arc::clone(self) }
+        Guard { cancelled, shutdown, limit, running: Arc::clone(self) }
     }
 }
 
@@ -107,6 +108,8 @@ impl Running {
 pub(super) struct Guard {
     cancelled: oneshot::Receiver<()>,
     shutdown: watch::Receiver<bool>,
+    /// `statement_timeout`.
+    limit: Option<Duration>,
     running: Arc<Running>,
 }
 
@@ -114,11 +117,18 @@ impl Guard {
     /// Runs `work` to its end, or drops it where a cancel request or the server's end comes first.
     pub(super) async fn race<T>(mut self, work: impl Future<Output = Result<T, Failure>> + Send) -> Result<T, Failure> {
         tokio::pin!(work);
+        let limit = async {
+            match self.limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             Ok(()) = &mut self.cancelled => Err(Failure::Cancelled),
             _ended = self.shutdown.wait_for(|ended| *ended) => Err(Failure::Shutdown),
             result = &mut work => result,
+            () = limit => Err(Failure::TimedOut),
         }
     }
 }
@@ -142,7 +152,7 @@ mod tests {
     async fn the_right_key_drops_the_running_statement() {
         let (registry, ends) = registry();
         let ticket = registry.register(ProtocolVersion::PROTOCOL3_2);
-        let guard = ticket.running.begin(ends.subscribe());
+        let guard = ticket.running.begin(ends.subscribe(), None);
         registry.cancel(ticket.pid, &ticket.secret);
         assert!(matches!(guard.race::<()>(pending()).await, Err(Failure::Cancelled)));
     }
@@ -151,7 +161,7 @@ mod tests {
     async fn a_wrong_key_a_wrong_process_and_a_late_request_do_nothing() {
         let (registry, ends) = registry();
         let ticket = registry.register(ProtocolVersion::PROTOCOL3_0);
-        let guard = ticket.running.begin(ends.subscribe());
+        let guard = ticket.running.begin(ends.subscribe(), None);
         let wrong: Vec<u8> = ticket.secret.iter().map(|byte| byte ^ 1).collect();
         registry.cancel(ticket.pid, &wrong);
         registry.cancel(ticket.pid, &ticket.secret[..3]);
@@ -159,7 +169,7 @@ mod tests {
         registry.cancel(ticket.pid ^ 1, &ticket.secret);
         assert!(guard.race(ready(Ok(()))).await.is_ok());
         registry.cancel(ticket.pid, &ticket.secret);
-        let next = ticket.running.begin(ends.subscribe());
+        let next = ticket.running.begin(ends.subscribe(), None);
         assert!(next.race(ready(Ok(()))).await.is_ok());
     }
 
@@ -167,7 +177,7 @@ mod tests {
     async fn a_closed_connection_is_forgotten_and_the_servers_end_stops_statements() {
         let (registry, ends) = registry();
         let ticket = registry.register(ProtocolVersion::PROTOCOL3_0);
-        let guard = ticket.running.begin(ends.subscribe());
+        let guard = ticket.running.begin(ends.subscribe(), None);
         drop(ticket);
         assert!(lock(&registry.by_pid).is_empty());
         ends.send_replace(true);

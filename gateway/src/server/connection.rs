@@ -121,7 +121,8 @@ impl Connection {
                 Ok(()) => skips = false,
                 Err(failure) => {
                     self.failed(failure).await?;
-                    skips = is_extended(frame.tag);
+                    // A Sync that fails is one all the same.
+                    skips = is_extended(frame.tag) && frame.tag != b'S';
                     if !skips {
                         self.ready().await?;
                     }
@@ -141,6 +142,7 @@ impl Connection {
             Message::Close(target, name) => self.close(target, &name).await,
             Message::Flush => self.wire.flush().await,
             Message::Sync => {
+                self.session.end_pipeline().await?;
                 // Portals live as long as their transaction.
                 if self.session.status() != TransactionStatus::Open {
                     self.portals.clear();
@@ -160,14 +162,14 @@ impl Connection {
 
     /// Work that a cancel request may stop begins.
     pub(super) fn begin(&self) -> super::cancel::Guard {
-        self.running.begin(self.ended.clone())
+        self.running.begin(self.ended.clone(), self.session.statement_timeout())
     }
 
     /// Tells of an error, or gives it back where the connection ends with it.
     async fn failed(&mut self, failure: Failure) -> Result<(), Failure> {
         self.session.cancelled();
         match failure {
-            Failure::Cancelled | Failure::Fault(Fault { fatal: false, .. }) => {
+            Failure::Cancelled | Failure::TimedOut | Failure::Fault(Fault { fatal: false, .. }) => {
                 self.notices().await?;
                 if let Some(fault) = failure.into_fault() {
                     tracing::debug!(code = %fault.code, "a statement failed");
@@ -197,6 +199,9 @@ impl Connection {
     /// The client's turn.
     pub(super) async fn ready(&mut self) -> Result<(), Failure> {
         self.notices().await?;
+        for (name, value) in self.session.take_changes() {
+            self.wire.feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name, value))).await?;
+        }
         let status = match self.session.status() {
             TransactionStatus::Idle => StatusByte::Idle,
             TransactionStatus::Open => StatusByte::Transaction,

@@ -10,9 +10,10 @@ use crate::pg_type::{decimal, type_modifier, type_of, type_size};
 use crate::session::Tag;
 use arrow_pg::encoder::encode_value;
 use bytes::{BufMut, BytesMut};
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Field, Schema,
+    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Int32Type, Field, Schema,
 };
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::StreamExt;
@@ -102,7 +103,7 @@ impl Rows {
     }
 }
 
-fn encode(
+pub(super) fn encode(
     encoder: &mut DataRowEncoder,
     fields: &[FieldInfo],
     batch: &RecordBatch,
@@ -124,6 +125,14 @@ fn encode(
                 field.format(),
                 field.format_options(),
             )?;
+        } else if matches!(*field.datatype(), Type::INT2_VECTOR | Type::OID_VECTOR) {
+            let numbers = (!column.is_null(row)).then(|| Vector::of(column, row)).transpose()?;
+            encoder.encode_field_with_type_and_format(
+                &numbers,
+                field.datatype(),
+                field.format(),
+                field.format_options(),
+            )?;
         } else if matches!(*field.datatype(), Type::UUID | Type::JSONB) {
             let text = (!column.is_null(row)).then(|| column.as_string::<i32>().value(row));
             encoder.encode_field_with_type_and_format(
@@ -137,6 +146,53 @@ fn encode(
         }
     }
     Ok(encoder.take_row())
+}
+
+/// A vector of small integers or OIDs, as PostgreSQL's own tables have them.
+#[derive(Debug)]
+struct Vector(Vec<i32>);
+
+impl Vector {
+    fn of(column: &ArrayRef, row: usize) -> Result<Self, Fault> {
+        let items = column.as_list_opt::<i32>().map(|list| list.value(row));
+        let items = items.ok_or_else(|| Fault::error(code::INTERNAL, "a vector that is no list"))?;
+        let items = cast(&items, &DataType::Int32).map_err(|e| Fault::error(code::INTERNAL, e.to_string()))?;
+        Ok(Self(items.as_primitive::<Int32Type>().values().to_vec()))
+    }
+}
+
+impl ToSqlText for Vector {
+    fn to_sql_text(&self, _: &Type, out: &mut BytesMut, _: &FormatOptions) -> Result<IsNull, Boxed> {
+        let items: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        out.put_slice(items.join(" ").as_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+impl ToSql for Vector {
+    /// An array of one dimension that begins at 0.
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Boxed> {
+        let narrow = *ty == Type::INT2_VECTOR;
+        out.put_i32(1);
+        out.put_i32(0);
+        out.put_u32(if narrow { Type::INT2.oid() } else { Type::OID.oid() });
+        out.put_i32(i32::try_from(self.0.len())?);
+        out.put_i32(0);
+        for item in &self.0 {
+            if narrow {
+                out.put_i32(2);
+                out.put_i16(i16::try_from(*item)?);
+            } else {
+                out.put_i32(4);
+                out.put_i32(*item);
+            }
+        }
+        Ok(IsNull::No)
+    }
+    fn accepts(ty: &Type) -> bool {
+        matches!(*ty, Type::INT2_VECTOR | Type::OID_VECTOR)
+    }
+    to_sql_checked!();
 }
 
 /// A text whose type has bytes of its own: a UUID, `jsonb`.

@@ -3,7 +3,7 @@
 //! Rule    an error with severity ERROR leaves the connection usable; FATAL closes it. Both carry an SQLSTATE.
 //! Source  PostgreSQL 15, "Error and Notice Message Fields" and appendix A
 
-use crate::error::SqlError;
+use crate::error::{About, SqlError};
 use crate::session::Notice;
 use pgwire::error::{ErrorInfo, PgWireError};
 use pgwire::messages::PgWireBackendMessage;
@@ -19,6 +19,7 @@ pub(super) mod code {
     pub(crate) const NUMERIC_OUT_OF_RANGE: &str = "22003";
     pub(crate) const INVALID_TEXT: &str = "22P02";
     pub(crate) const INVALID_BINARY: &str = "22P03";
+    pub(crate) const BAD_COPY_FORMAT: &str = "22P04";
     pub(crate) const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
     pub(crate) const INVALID_STATEMENT_NAME: &str = "26000";
     pub(crate) const INVALID_AUTHORIZATION: &str = "28000";
@@ -50,12 +51,14 @@ pub(super) struct Fault {
     pub(super) detail: Option<String>,
     /// What to do about it.
     pub(super) hint: Option<String>,
+    /// What it is about.
+    pub(super) about: Option<Box<About>>,
 }
 
 impl Fault {
     /// The connection goes on.
     pub(super) fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self { fatal: false, code: Cow::Borrowed(code), message: message.into(), detail: None, hint: None }
+        Self { fatal: false, code: Cow::Borrowed(code), message: message.into(), detail: None, hint: None, about: None }
     }
     /// The connection ends.
     pub(super) fn fatal(code: &'static str, message: impl Into<String>) -> Self {
@@ -73,6 +76,12 @@ impl Fault {
         info.severity_nonlocalized = Some(severity.to_owned());
         info.detail = self.detail.as_deref().map(one_line);
         info.hint = self.hint.as_deref().map(one_line);
+        if let Some(about) = self.about {
+            info.schema = Some("public".to_owned());
+            info.table = about.table.as_deref().map(one_line);
+            info.column = about.column.as_deref().map(one_line);
+            info.constraint = about.constraint.as_deref().map(one_line);
+        }
         PgWireBackendMessage::ErrorResponse(ErrorResponse::from(info))
     }
 }
@@ -90,6 +99,7 @@ impl From<SqlError> for Fault {
             message: error.message,
             detail: error.detail,
             hint: error.hint,
+            about: error.about,
         }
     }
 }
@@ -104,6 +114,7 @@ impl From<PgWireError> for Fault {
             message: info.message,
             detail: info.detail,
             hint: info.hint,
+            about: None,
         }
     }
 }
@@ -123,6 +134,8 @@ pub(super) enum Failure {
     Fault(Fault),
     /// A cancel request came.
     Cancelled,
+    /// The statement took longer than `statement_timeout`.
+    TimedOut,
     /// The server ends.
     Shutdown,
     /// The client is gone, or what it sends cannot be read any more: nobody to tell.
@@ -135,6 +148,7 @@ impl Failure {
         match self {
             Self::Fault(fault) => Some(fault),
             Self::Cancelled => Some(Fault::error(code::QUERY_CANCELED, "canceling statement due to user request")),
+            Self::TimedOut => Some(Fault::error(code::QUERY_CANCELED, "canceling statement due to statement timeout")),
             Self::Shutdown => {
                 Some(Fault::fatal(code::ADMIN_SHUTDOWN, "terminating connection due to administrator command"))
             }

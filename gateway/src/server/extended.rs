@@ -182,6 +182,11 @@ impl Connection {
         let Some(prepared) = &stored.prepared else {
             return self.wire.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await;
         };
+        // More than one statement before a Sync is one transaction. Where Sync is the next word, this one is alone, and tried again by
+        // itself where somebody else commits first.
+        if matches!(state, State::Bound) && self.wire.next_tag() != Some(b'S') {
+            self.session.begin_pipeline(&prepared.statement).await?;
+        }
         let guard = self.begin();
         let rows = match state {
             State::Bound => guard.race(self.start(prepared, params, &format, rows_max)).await?,
@@ -226,7 +231,8 @@ impl Connection {
                 }
                 return self.go_on(Rows::new(&schema, format, stream, tag)?, rows_max).await;
             }
-            Outcome::CopyIn { columns, format } => self.copy_in(columns, format).await?,
+            Outcome::CopyIn { columns, format, fields } => self.copy_in(columns, format, &fields).await?,
+            Outcome::CopyRows { schema, stream } => self.copy_rows(&schema, stream).await?,
             Outcome::CopyOut { columns, format, stream } => self.copy_out(columns, format, stream).await?,
         }
         Ok(None)

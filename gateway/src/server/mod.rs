@@ -23,6 +23,7 @@ mod params;
 mod simple;
 mod startup;
 mod tls;
+mod tuples;
 mod wire;
 
 pub use auth::{ITERATIONS, Users};

@@ -15,6 +15,7 @@ use pgwire::messages::response::EmptyQueryResponse;
 pub(super) fn command_tag(tag: &Tag, rows: u64) -> String {
     match tag {
         Tag::Select => format!("SELECT {rows}"),
+        Tag::Fetch => format!("FETCH {rows}"),
         Tag::SelectInto(count) => format!("SELECT {count}"),
         Tag::Insert(count) => format!("INSERT 0 {count}"),
         Tag::Update(count) => format!("UPDATE {count}"),
@@ -68,7 +69,8 @@ impl Connection {
                 let (count, _ended) = rows.send(&mut self.wire, None).await?;
                 self.complete(command_tag(rows.tag(), count)).await
             }
-            Outcome::CopyIn { columns, format } => self.copy_in(columns, format).await,
+            Outcome::CopyIn { columns, format, fields } => self.copy_in(columns, format, &fields).await,
+            Outcome::CopyRows { schema, stream } => self.copy_rows(&schema, stream).await,
             Outcome::CopyOut { columns, format, stream } => self.copy_out(columns, format, stream).await,
         }
     }

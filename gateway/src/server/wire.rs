@@ -67,6 +67,11 @@ impl Wire {
         }
     }
 
+    /// The tag of the next message, where its first byte is here.
+    pub(super) fn next_tag(&self) -> Option<u8> {
+        self.read.first().copied()
+    }
+
     /// Adds a message to what is sent next.
     pub(super) async fn feed(&mut self, message: PgWireBackendMessage) -> Result<(), Failure> {
         let before = self.write.len();

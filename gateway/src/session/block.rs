@@ -29,7 +29,33 @@ impl SqlSession {
             return Ok(false);
         }
         self.start().await?;
+        self.implicit = true;
         Ok(true)
+    }
+
+    /// Begins the transaction that the statements of a pipeline are, up to its Sync, where none is open.
+    ///
+    /// # Errors
+    /// [`SqlError`] where the catalogue cannot be read.
+    pub async fn begin_pipeline(&mut self, statement: &Statement) -> Result<(), SqlError> {
+        let control = ends_transaction(&statement.0) || matches!(statement.0, ast::Statement::StartTransaction { .. });
+        if matches!(self.transaction, Transaction::Idle) && !control {
+            self.start().await?;
+            self.implicit = true;
+        }
+        Ok(())
+    }
+
+    /// Ends it at Sync: all of it happens, or nothing where something of it failed.
+    ///
+    /// # Errors
+    /// [`SqlError`] where it cannot be committed.
+    pub async fn end_pipeline(&mut self) -> Result<(), SqlError> {
+        if std::mem::take(&mut self.implicit) {
+            let done = matches!(self.transaction, Transaction::Open(_));
+            self.end_block(done).await?;
+        }
+        Ok(())
     }
 
     /// Ends it: all of it happens, or nothing.
@@ -37,6 +63,7 @@ impl SqlSession {
     /// # Errors
     /// [`SqlError`] where it cannot be committed.
     pub async fn end_block(&mut self, done: bool) -> Result<(), SqlError> {
+        self.implicit = false;
         if done {
             self.commit().await?
         } else {
@@ -57,6 +84,9 @@ impl SqlSession {
             let work = Arc::new(Work::default());
             self.begin(&work, false).await?;
             self.transaction = Transaction::Open(work);
+            (self.before, self.after) = (self.settings.clone(), self.settings.clone());
+        } else if std::mem::take(&mut self.implicit) {
+            // What was sent together with BEGIN belongs to what it begins.
         } else {
             let message = "there is already a transaction in progress".to_owned();
             self.notices.push(Notice { severity: "WARNING", message });
@@ -65,9 +95,12 @@ impl SqlSession {
     }
 
     pub(super) async fn commit(&mut self) -> Result<Outcome, SqlError> {
+        self.implicit = false;
         match std::mem::replace(&mut self.transaction, Transaction::Idle) {
             Transaction::Open(work) => {
                 let done = work.commit(&*self.gateway.store).await;
+                self.end_cursors(done.is_ok());
+                self.settings = if done.is_ok() { self.after.clone() } else { self.before.clone() };
                 if done.is_err() {
                     self.cleared.clear();
                     self.gateway.forget_catalog().await;
@@ -78,6 +111,8 @@ impl SqlSession {
             }
             Transaction::Failed => {
                 self.cleared.clear();
+                self.settings = self.before.clone();
+                self.end_cursors(false);
                 Ok(Outcome::Done(Tag::Command("ROLLBACK")))
             }
             Transaction::Idle => {
@@ -93,7 +128,12 @@ impl SqlSession {
             self.notices
                 .push(Notice { severity: "WARNING", message: "there is no transaction in progress".to_owned() });
         }
+        if !matches!(self.transaction, Transaction::Idle) {
+            self.settings = self.before.clone();
+            self.end_cursors(false);
+        }
         self.transaction = Transaction::Idle;
+        self.implicit = false;
         self.cleared.clear();
         Ok(Outcome::Done(Tag::Command("ROLLBACK")))
     }

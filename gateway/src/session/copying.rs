@@ -1,9 +1,10 @@
 //! COPY in a session: rows that go on coming, and rows that go out.
 
 use super::SqlSession;
-use super::outcome::{Outcome, Tag};
+use super::outcome::{CopyFormat, Outcome, Tag};
 use crate::error::{SqlError, SqlState};
 use crate::sql::catalog::TableDef;
+use crate::sql::types::field_of;
 use crate::sql::work::Work;
 use crate::sql::{self, Statement, copy};
 use datafusion::arrow::array::{Array, ArrayRef};
@@ -23,11 +24,22 @@ pub(super) struct CopyingIn {
 }
 
 impl SqlSession {
-    pub(super) async fn copy_out(&self, source: &ast::CopySource, options: copy::Options) -> Result<Outcome, SqlError> {
+    pub(super) async fn copy_out(
+        &mut self,
+        source: &ast::CopySource,
+        options: copy::Options,
+        work: &Arc<Work>,
+    ) -> Result<Outcome, SqlError> {
         let statement = sql::parse(&copy::query_of(source)?)?.pop();
         let Some(Statement(ast::Statement::Query(query))) = statement else {
             return Err(SqlError::new(SqlState::SyntaxError, "COPY sends the rows of a table or a query"));
         };
+        if options.format == CopyFormat::Binary {
+            let Outcome::Rows { schema, stream, .. } = self.query(&query, work, false).await? else {
+                return Err(SqlError::new(SqlState::InternalError, "a query without rows"));
+            };
+            return Ok(Outcome::CopyRows { schema, stream });
+        }
         let plan = self.cx().plan_query(&query).await?;
         let frame = self.context.execute_logical_plan(plan).await?;
         let names: Vec<String> = frame.schema().fields().iter().map(|f| f.name().clone()).collect();
@@ -70,9 +82,11 @@ impl SqlSession {
             names.iter().map(place).collect::<Result<_, _>>()?
         };
         let (width, format) = (columns.len(), options.format);
+        let all: Vec<_> = def.visible().map(field_of).collect();
+        let fields = columns.iter().map(|place| all[*place].clone()).collect();
         let own = alone.then(|| Arc::clone(work));
         self.copy = Some(CopyingIn { def, columns, rows: copy::Rows::new(options, width), count: 0, own });
-        Ok(Outcome::CopyIn { columns: width, format })
+        Ok(Outcome::CopyIn { columns: width, format, fields })
     }
 
     /// Takes bytes of a COPY.
@@ -89,6 +103,24 @@ impl SqlSession {
             Err(error) => Err(error),
         };
         match done {
+            Ok(()) => self.copy = Some(copying),
+            Err(error) => {
+                self.fail();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes rows of a binary COPY, as the columns that it is for.
+    ///
+    /// # Errors
+    /// [`SqlError`]; the COPY has ended then.
+    pub async fn copy_columns(&mut self, columns: Vec<ArrayRef>) -> Result<(), SqlError> {
+        let Some(mut copying) = self.copy.take() else {
+            return Err(SqlError::new(SqlState::BadCopyFormat, "there is no COPY in progress"));
+        };
+        match self.copy_rows(&mut copying, columns).await {
             Ok(()) => self.copy = Some(copying),
             Err(error) => {
                 self.fail();

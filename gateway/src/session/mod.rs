@@ -3,11 +3,12 @@
 //! ```text
 //! parse ── prepare ── execute ──> rows, a command tag, or a COPY that goes on
 //! ```
-//! Rooms     `outcome` what it says, `block` transactions, `copying` COPY
+//! Rooms     `outcome` what it says, `block` transactions, `copying` COPY, `cursors` DECLARE and FETCH
 //! Contract  one statement at a time; a future that is dropped cancels the statement, and an open transaction has failed then.
 
 mod block;
 mod copying;
+mod cursors;
 mod outcome;
 
 pub use crate::gateway::{Gateway, GatewayOptions};
@@ -22,6 +23,7 @@ use crate::sql::work::Work;
 use crate::sql::write::{Cx, Written};
 use crate::sql::{self, copy, explain, fold, names, params, relation};
 use copying::CopyingIn;
+use cursors::Cursor;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DataFusionError;
@@ -49,7 +51,15 @@ pub struct SqlSession {
     shared: Arc<Shared>,
     user: String,
     settings: Settings,
+    /// The settings to go back to: where the transaction began, and those that SET LOCAL leaves behind.
+    before: Settings,
+    after: Settings,
+    /// The settings that the client was told of last.
+    told: Settings,
+    cursors: HashMap<String, Cursor>,
     transaction: Transaction,
+    /// Whether the open transaction is that of statements sent together, which nobody has begun by a word.
+    implicit: bool,
     /// Physical tables that hold nothing that is named any more, once the transaction is committed.
     cleared: Vec<String>,
     notices: Vec<Notice>,
@@ -92,7 +102,12 @@ impl SqlSession {
             shared,
             user: user.to_owned(),
             settings: Settings::default(),
+            before: Settings::default(),
+            after: Settings::default(),
+            told: Settings::default(),
+            cursors: HashMap::new(),
             transaction: Transaction::Idle,
+            implicit: false,
             cleared: Vec::new(),
             notices: Vec::new(),
             copy: None,
@@ -116,6 +131,21 @@ impl SqlSession {
             Transaction::Open(_) => TransactionStatus::Open,
             Transaction::Failed => TransactionStatus::Failed,
         }
+    }
+
+    /// Settings that have changed since they were last asked for, of those that the protocol reports.
+    pub fn take_changes(&mut self) -> Vec<(String, String)> {
+        let changes = self.settings.changes(&self.told);
+        if !changes.is_empty() {
+            self.told = self.settings.clone();
+        }
+        changes
+    }
+
+    /// How long a statement may run; `None` without a limit.
+    #[must_use]
+    pub fn statement_timeout(&self) -> Option<Duration> {
+        self.settings.statement_timeout()
     }
 
     /// What there is to say beside the answers, since it was last asked.
@@ -144,6 +174,7 @@ impl SqlSession {
             shared: &self.shared,
             sequences: &self.gateway.sequences,
             user: &self.user,
+            settings: &self.settings,
             casts: Mutex::default(),
         }
     }
@@ -248,6 +279,7 @@ impl SqlSession {
             ast::Statement::Insert(insert) => returning(&cx.plan_insert(insert).await?.0, &insert.returning)?,
             ast::Statement::Update(update) => returning(&cx.plan_update(update).await?.0, &update.returning)?,
             ast::Statement::Delete(delete) => returning(&cx.plan_delete(delete).await?.0, &delete.returning)?,
+            ast::Statement::Fetch { name, .. } => Some(self.cursor_columns(name)?),
             ast::Statement::ShowVariable { variable } => text(&self.settings.show(variable)?.0),
             _ => None,
         })
@@ -294,20 +326,33 @@ impl SqlSession {
                 return Ok(Outcome::Done(Tag::Command("RELEASE")));
             }
             ast::Statement::Set(set) => {
+                let local = matches!(&set, ast::Set::SingleAssignment { scope: Some(ast::ContextModifier::Local), .. });
+                if local && matches!(self.transaction, Transaction::Idle) {
+                    let message = "SET LOCAL can only be used in transaction blocks".to_owned();
+                    self.notices.push(Notice { severity: "WARNING", message });
+                    return Ok(Outcome::Done(Tag::Command("SET")));
+                }
                 self.settings.set(&set)?;
+                if !local {
+                    self.after.set(&set)?;
+                }
                 return Ok(Outcome::Done(Tag::Command("SET")));
             }
             ast::Statement::Reset(reset) => {
                 self.settings.reset(&reset);
+                self.after.reset(&reset);
                 return Ok(Outcome::Done(Tag::Command("RESET")));
             }
+            ast::Statement::Fetch { name, direction, into: None, .. } => return self.fetch(&name, &direction).await,
+            ast::Statement::Close { cursor } => return self.close_cursor(&cursor),
             ast::Statement::ShowVariable { variable } => {
                 let (name, value) = self.settings.show(&variable)?;
                 return Ok(one_text(&name, &value));
             }
             ast::Statement::Discard { .. } => {
-                self.settings = Settings::default();
+                (self.settings, self.after) = (Settings::default(), Settings::default());
                 self.named.clear();
+                self.cursors.clear();
                 return Ok(Outcome::Done(Tag::Command("DISCARD ALL")));
             }
             ast::Statement::Prepare { name, data_types, statement } => {
@@ -496,8 +541,9 @@ impl SqlSession {
             ast::Statement::Copy { source, to, target, options, legacy_options, .. } => {
                 copy::is_stdio(target)?;
                 let options = copy::Options::of(options, legacy_options)?;
-                if *to { self.copy_out(source, options).await } else { self.copy_in(source, options, work, alone) }
+                if *to { self.copy_out(source, options, work).await } else { self.copy_in(source, options, work, alone) }
             }
+            ast::Statement::Declare { stmts } => self.declare(stmts, work).await,
             // Said of what has no meaning here, by tools that dump and restore.
             ast::Statement::Comment { .. } => Ok(Outcome::Done(Tag::Command("COMMENT"))),
             ast::Statement::Analyze { .. } => Ok(Outcome::Done(Tag::Command("ANALYZE"))),

@@ -2,7 +2,7 @@
 
 use crate::error::SqlError;
 use crate::sql::Statement;
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::physical_plan::SendableRecordBatchStream;
 
 /// Where a connection stands with its transaction: the byte of ReadyForQuery.
@@ -29,6 +29,8 @@ pub enum Tag {
     Delete(u64),
     /// `COPY n`.
     Copy(u64),
+    /// `FETCH n`: the server counts the rows that it sends.
+    Fetch,
     /// `SELECT n` of a CREATE TABLE AS.
     SelectInto(u64),
     /// A command without a count: `CREATE TABLE`, `BEGIN`, `SET`.
@@ -61,12 +63,21 @@ pub enum Outcome {
     },
     /// No rows.
     Done(Tag),
-    /// COPY .. FROM STDIN: the session takes [`SqlSession::copy_data`] until [`SqlSession::copy_done`] or [`SqlSession::copy_fail`].
+    /// COPY .. FROM STDIN: the session takes [`SqlSession::copy_data`], of binary rows [`SqlSession::copy_columns`], until [`SqlSession::copy_done`] or [`SqlSession::copy_fail`].
     CopyIn {
         /// Columns of a row.
         columns: usize,
         /// How they are written.
         format: CopyFormat,
+        /// The table's columns that they are for, in their order.
+        fields: Vec<Field>,
+    },
+    /// COPY .. TO STDOUT WITH (FORMAT binary): rows that the server encodes.
+    CopyRows {
+        /// Their columns.
+        schema: SchemaRef,
+        /// The rows.
+        stream: SendableRecordBatchStream,
     },
     /// COPY .. TO STDOUT: the encoded chunks, whole rows each.
     CopyOut {
@@ -87,6 +98,7 @@ impl std::fmt::Debug for Outcome {
             Self::Rows { tag, .. } => write!(f, "Rows({tag:?})"),
             Self::Done(tag) => write!(f, "Done({tag:?})"),
             Self::CopyIn { format, .. } => write!(f, "CopyIn({format:?})"),
+            Self::CopyRows { .. } => f.write_str("CopyRows"),
             Self::CopyOut { format, .. } => write!(f, "CopyOut({format:?})"),
         }
     }

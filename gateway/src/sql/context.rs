@@ -191,6 +191,7 @@ pub(crate) fn planner(
     functions::register(&context, &shared);
     context.register_udf(version());
     context.register_udf(to_regtype());
+    context.register_udf(super::json::build_object());
     super::text::readers().for_each(|reader| context.register_udf(reader.as_ref().clone()));
     if let Some(variance) = context.state().aggregate_functions().get("var_samp") {
         context.register_udaf(variance.as_ref().clone().with_aliases(["variance"]));

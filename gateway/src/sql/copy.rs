@@ -45,6 +45,7 @@ impl Options {
                     format = match fold(name).as_str() {
                         "text" => CopyFormat::Text,
                         "csv" => CopyFormat::Csv,
+                        "binary" => CopyFormat::Binary,
                         other => return Err(SqlError::unsupported(format!("COPY format \"{other}\""))),
                     }
                 }
@@ -72,11 +73,15 @@ impl Options {
                         }
                     }
                 }
+                CopyLegacyOption::Binary => format = CopyFormat::Binary,
                 CopyLegacyOption::Delimiter(c) => delimiter = Some(*c),
                 CopyLegacyOption::Null(text) => null = Some(text.clone()),
                 CopyLegacyOption::Header => header = true,
                 other => return Err(SqlError::unsupported(format!("COPY option {other}"))),
             }
+        }
+        if format == CopyFormat::Binary && (delimiter.is_some() || null.is_some() || header || escape.is_some()) {
+            return Err(SqlError::new(SqlState::SyntaxError, "cannot specify DELIMITER, NULL, HEADER or ESCAPE in BINARY mode"));
         }
         let csv = format == CopyFormat::Csv;
         let byte = |what: &str, c: char| {

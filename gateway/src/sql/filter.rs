@@ -1,5 +1,6 @@
 //! From filters to a key range: what of a WHERE the sort key decides.
 //!
+//! Several    `a IN (1, 2)` on a key column makes a range for each value, as long as they are few.
 //! Exact      a filter is exact where the range holds the rows for which it is true, and no other: equalities on leading key columns, then
 //!            bounds on the one that follows. NULL sorts before every value and satisfies no comparison, so a range without a lower bound
 //!            begins after it.
@@ -9,6 +10,7 @@
 
 use super::catalog::TableDef;
 use datafusion::arrow::datatypes::DataType;
+use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
 use datafusion::scalar::ScalarValue;
 use fluence_client::{ColumnType, KeyRange, Value};
@@ -16,6 +18,10 @@ use std::ops::Bound;
 
 /// Whether a filter is a comparison that a key can say: of one of `columns`, by name in the sealed schema, with a value that it holds.
 pub(crate) fn is_comparison(table: &TableDef, columns: &[String], filter: &Expr) -> bool {
+    if let Some((place, _)) = one_of(table, filter) {
+        let column = &table.columns[place];
+        return columns.contains(&column.physical) && !matches!(column.ty, ColumnType::Float64);
+    }
     let says = |c: &Comparison| {
         let column = &table.columns[c.column];
         columns.contains(&column.physical) && !matches!(column.ty, ColumnType::Float64)
@@ -30,10 +36,13 @@ struct Comparison {
     value: Value,
 }
 
-/// A key range, and which of the filters it says exactly.
+/// Most ranges that a scan reads.
+const RANGES_MAX: usize = 256;
+
+/// Key ranges, in key order and apart from each other, and which of the filters they say exactly.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Pushed {
-    pub(crate) range: KeyRange,
+    pub(crate) ranges: Vec<KeyRange>,
     pub(crate) exact: Vec<bool>,
     /// Leading key columns that are held equal, and whether the next one is bounded: how much the range narrows.
     pub(crate) depth: (usize, bool),
@@ -43,9 +52,10 @@ pub(crate) struct Pushed {
 pub(crate) fn push(table: &TableDef, key: &[String], filters: &[&Expr]) -> Pushed {
     let parsed: Vec<Vec<Comparison>> = filters.iter().map(|f| comparisons(table, f).unwrap_or_default()).collect();
     let mut exact = vec![false; filters.len()];
-    let mut prefix: Vec<Value> = Vec::new();
+    let mut prefixes: Vec<Vec<Value>> = vec![Vec::new()];
     let (mut lower, mut upper) = (None, None);
     let mut bounded = false;
+    let mut held = 0;
     for name in key {
         let Some(place) = table.place(name) else { break };
         if matches!(table.columns[place].ty, ColumnType::Float64) {
@@ -58,7 +68,17 @@ pub(crate) fn push(table: &TableDef, key: &[String], filters: &[&Expr]) -> Pushe
         let equal = (0..filters.len()).filter_map(|i| Some((i, of_column(i)?))).find(|(_, c)| c[0].op == Operator::Eq);
         if let Some((i, comparison)) = equal {
             exact[i] = true;
-            prefix.push(comparison[0].value.clone());
+            held += 1;
+            prefixes.iter_mut().for_each(|prefix| prefix.push(comparison[0].value.clone()));
+            continue;
+        }
+        let several = (0..filters.len()).find_map(|i| one_of(table, filters[i]).filter(|(c, _)| *c == place).map(|(_, v)| (i, v)));
+        if let Some((i, values)) = several
+            && prefixes.len().saturating_mul(values.len()) <= RANGES_MAX
+        {
+            exact[i] = true;
+            held += 1;
+            prefixes = prefixes.iter().flat_map(|prefix| values.iter().map(|value| with(prefix, value))).collect();
             continue;
         }
         for (i, exact) in exact.iter_mut().enumerate() {
@@ -70,7 +90,7 @@ pub(crate) fn push(table: &TableDef, key: &[String], filters: &[&Expr]) -> Pushe
                 continue;
             }
             for comparison in all {
-                let bound = with(&prefix, &comparison.value);
+                let bound = comparison.value.clone();
                 match comparison.op {
                     Operator::Gt => lower = Some(Bound::Excluded(bound)),
                     Operator::GtEq => lower = Some(Bound::Included(bound)),
@@ -82,14 +102,60 @@ pub(crate) fn push(table: &TableDef, key: &[String], filters: &[&Expr]) -> Pushe
             bounded = true;
         }
         if bounded && lower.is_none() && table.columns[place].nullable {
-            lower = Some(Bound::Excluded(with(&prefix, &Value::Null)));
+            lower = Some(Bound::Excluded(Value::Null));
         }
         break;
     }
-    let depth = (prefix.len(), bounded);
-    let whole = || if prefix.is_empty() { Bound::Unbounded } else { Bound::Included(prefix.clone()) };
-    let range = KeyRange { lower: lower.unwrap_or_else(whole), upper: upper.unwrap_or_else(whole) };
-    Pushed { range, exact, depth }
+    let side = |prefix: &[Value], bound: &Option<Bound<Value>>| match bound {
+        Some(bound) => bound.as_ref().map(|value| with(prefix, value)),
+        None if prefix.is_empty() => Bound::Unbounded,
+        None => Bound::Included(prefix.to_vec()),
+    };
+    let range = |prefix: &Vec<Value>| KeyRange { lower: side(prefix, &lower), upper: side(prefix, &upper) };
+    Pushed { ranges: prefixes.iter().map(range).collect(), exact, depth: (held, bounded) }
+}
+
+/// A filter that is true for some values of one column: `IN (..)`, or equalities with OR between them. The values in key order, each once.
+fn one_of(table: &TableDef, filter: &Expr) -> Option<(usize, Vec<Value>)> {
+    fn gather(table: &TableDef, filter: &Expr, found: &mut Vec<(usize, ScalarValue, Value)>) -> Option<()> {
+        let mut add = |name: &str, literal: &ScalarValue| {
+            let one = comparison(table, name, Operator::Eq, literal)?;
+            found.push((one.column, literal.clone(), one.value));
+            Some(())
+        };
+        match filter {
+            Expr::InList(InList { expr, list, negated: false }) => {
+                let Expr::Column(column) = &**expr else { return None };
+                list.iter().try_for_each(|item| match item {
+                    // NULL is equal to nothing.
+                    Expr::Literal(literal, _) if literal.is_null() => Some(()),
+                    Expr::Literal(literal, _) => add(&column.name, literal),
+                    _ => None,
+                })
+            }
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+                gather(table, left, found)?;
+                gather(table, right, found)
+            }
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (&**left, &**right) {
+                (Expr::Column(c), Expr::Literal(l, _)) | (Expr::Literal(l, _), Expr::Column(c)) => add(&c.name, l),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+    if !matches!(filter, Expr::InList(_) | Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. })) {
+        return None;
+    }
+    let mut found = Vec::new();
+    gather(table, filter, &mut found)?;
+    let column = found.first()?.0;
+    if found.iter().any(|(c, ..)| *c != column) {
+        return None;
+    }
+    found.sort_by(|a, b| a.1.partial_cmp(&b.1).unwrap_or(std::cmp::Ordering::Equal));
+    found.dedup_by(|a, b| a.2 == b.2);
+    Some((column, found.into_iter().map(|(_, _, value)| value).collect()))
 }
 
 fn with(prefix: &[Value], value: &Value) -> Vec<Value> {
@@ -190,21 +256,37 @@ mod tests {
     fn equalities_then_bounds_become_a_range() {
         let p = pushed(&[col("b").gt(lit("x")), col("a").eq(lit(3i64))]);
         assert_eq!(p.exact, [true, true]);
-        assert_eq!(p.range.lower, Bound::Excluded(vec![int(3), Value::Text("x".into())]));
-        assert_eq!(p.range.upper, Bound::Included(vec![int(3)]));
+        assert_eq!(p.ranges[0].lower, Bound::Excluded(vec![int(3), Value::Text("x".into())]));
+        assert_eq!(p.ranges[0].upper, Bound::Included(vec![int(3)]));
         assert_eq!(p.depth, (1, true));
         let p = pushed(&[lit(5i64).gt(col("a")), col("a").gt_eq(lit(1i64))]);
-        assert_eq!(p.range, KeyRange { lower: Bound::Included(vec![int(1)]), upper: Bound::Excluded(vec![int(5)]) });
+        assert_eq!(p.ranges, [KeyRange { lower: Bound::Included(vec![int(1)]), upper: Bound::Excluded(vec![int(5)]) }]);
         let p = pushed(&[col("a").between(lit(1i64), lit(2i64))]);
-        assert_eq!((p.range, p.exact), (KeyRange::between(vec![int(1)], vec![int(2)]), vec![true]));
+        assert_eq!((p.ranges, p.exact), (vec![KeyRange::between(vec![int(1)], vec![int(2)])], vec![true]));
     }
 
     #[test]
     fn an_upper_bound_alone_leaves_null_out() {
         let p = pushed(&[col("a").eq(lit(3i64)), col("b").lt(lit("x"))]);
-        assert_eq!(p.range.lower, Bound::Excluded(vec![int(3), Value::Null]));
+        assert_eq!(p.ranges[0].lower, Bound::Excluded(vec![int(3), Value::Null]));
         // A column that is never NULL needs no such bound.
-        assert_eq!(pushed(&[col("a").lt(lit(3i64))]).range.lower, Bound::Unbounded);
+        assert_eq!(pushed(&[col("a").lt(lit(3i64))]).ranges[0].lower, Bound::Unbounded);
+    }
+
+    #[test]
+    fn few_values_become_a_range_each() {
+        let null = lit(ScalarValue::Int64(None));
+        let p = pushed(&[col("a").in_list(vec![lit(5i64), lit(2i64), null, lit(5i64)], false), col("b").gt(lit("x"))]);
+        let range = |a: i64| KeyRange {
+            lower: Bound::Excluded(vec![int(a), Value::Text("x".into())]),
+            upper: Bound::Included(vec![int(a)]),
+        };
+        assert_eq!((p.ranges, p.exact, p.depth), (vec![range(2), range(5)], vec![true, true], (1, true)));
+        let p = pushed(&[col("a").eq(lit(7i64)).or(lit(3i64).eq(col("a")))]);
+        assert_eq!(p.ranges, [KeyRange::prefix(vec![int(3)]), KeyRange::prefix(vec![int(7)])]);
+        // Too many are a filter.
+        let many = (0..=RANGES_MAX as i64).map(lit).collect();
+        assert_eq!(pushed(&[col("a").in_list(many, false)]).ranges, [KeyRange::ALL]);
     }
 
     #[test]
@@ -215,13 +297,15 @@ mod tests {
             col("a").eq(lit(3i32)),
             col("a").eq(lit("3")),
             col("a").eq(lit(ScalarValue::Int64(None))),
-            col("a").eq(lit(1i64)).or(col("a").eq(lit(2i64))),
+            col("a").eq(lit(1i64)).or(col("b").eq(lit("x"))),
+            col("a").in_list(vec![lit(1i64)], true),
+            col("a").in_list(vec![lit(1i64), col("a")], false),
             col("a").not_between(lit(1i64), lit(2i64)),
             col("a").eq(col("a")),
             col("f").eq(lit(0.0)),
         ] {
             let p = pushed(std::slice::from_ref(&filter));
-            assert_eq!((p.range, p.exact), (KeyRange::ALL, vec![false]), "{filter}");
+            assert_eq!((p.ranges, p.exact), (vec![KeyRange::ALL], vec![false]), "{filter}");
         }
         // Of two equalities, two lower bounds, one is the range's.
         assert_eq!(pushed(&[col("a").eq(lit(1i64)), col("a").eq(lit(2i64))]).exact, [true, false]);

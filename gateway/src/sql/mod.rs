@@ -18,6 +18,7 @@ pub(crate) mod copy;
 pub(crate) mod ddl;
 pub(crate) mod explain;
 pub(crate) mod filter;
+pub(crate) mod json;
 pub(crate) mod names;
 pub(crate) mod overflow;
 pub(crate) mod params;

@@ -140,6 +140,15 @@ pub(crate) fn literal(value: &ScalarValue) -> Result<Expr, SqlError> {
         ScalarValue::Binary(Some(b)) | ScalarValue::LargeBinary(Some(b)) | ScalarValue::BinaryView(Some(b)) => {
             Expr::Value(Value::HexStringLiteral(hex::encode(b)).into())
         }
+        ScalarValue::List(list) => {
+            let items = list.values();
+            if items.is_empty() {
+                return super::ddl::parse_expr(&format!("arrow_cast(make_array(), '{}')", value.data_type()));
+            }
+            let item = |i| literal(&ScalarValue::try_from_array(items, i)?);
+            let elem = (0..items.len()).map(item).collect::<Result<Vec<_>, _>>()?;
+            Expr::Array(ast::Array { elem, named: true })
+        }
         ScalarValue::Date32(Some(days)) => cast(string(fluence_client::time::date_text(*days)), &value.data_type())?,
         ScalarValue::TimestampMicrosecond(Some(us), _) => {
             cast(string(fluence_client::time::timestamp_text(*us)), &value.data_type())?

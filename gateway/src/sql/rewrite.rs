@@ -3,10 +3,14 @@
 //! Twice      an expression that stands twice in a SELECT list gets another name; `names.rs` gives the answer the name that is expected.
 //! Distinct   `a IS DISTINCT FROM b AND c` is read by the parser as `a IS DISTINCT FROM (b AND c)`: refused until there are parentheses.
 //! User       `current_user` is who is connected.
+//! Settings   `current_setting('x')` is what the session has chosen.
+//! Subscripts `generate_subscripts(a, 1)` are the numbers of a's elements: from 0 for the vectors of the catalogue, else from 1.
+//! Arrays     `ARRAY(SELECT x ..)` without an order is what array_agg gathers. `reloptions || ..`, which psql asks and nothing here has, is reloptions.
 //! Texts      a cast to UUID or JSON is a call of the function that reads it.
 
 use super::ddl::parse_expr;
 use super::fold;
+use super::settings::Settings;
 use crate::error::{SqlError, SqlState};
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Ident, Query, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
@@ -16,6 +20,56 @@ use std::ops::ControlFlow;
 
 struct Words<'a> {
     user: &'a str,
+    settings: &'a Settings,
+}
+
+/// A call's name, and its arguments where they are plain.
+fn plain_call(call: &ast::Function) -> Option<(String, Vec<&Expr>)> {
+    let name = call.name.0.last()?.as_ident().map(fold)?;
+    let ast::FunctionArguments::List(list) = &call.args else { return None };
+    let arg = |a: &'_ ast::FunctionArg| match a {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(_)) => true,
+        _ => false,
+    };
+    if !list.args.iter().all(arg) {
+        return None;
+    }
+    let args = list.args.iter().filter_map(|a| match a {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    });
+    Some((name, args.collect()))
+}
+
+impl Words<'_> {
+    /// What stands for a call that the planner does not know.
+    fn call(&self, call: &ast::Function) -> Result<Option<Expr>, SqlError> {
+        let Some((name, args)) = plain_call(call) else { return Ok(None) };
+        match (name.as_str(), args.as_slice()) {
+            ("current_setting", [Expr::Value(setting), missing @ ..]) => {
+                let Value::SingleQuotedString(setting) = &setting.value else { return Ok(None) };
+                let known = self.settings.get(&setting.to_lowercase());
+                let missing_ok =
+                    matches!(missing, [Expr::Value(v)] if matches!(v.value, Value::Boolean(true)));
+                match known {
+                    Some(value) => Ok(Some(Expr::Value(Value::SingleQuotedString(value.to_owned()).into()))),
+                    None if missing_ok => Ok(Some(Expr::Value(Value::Null.into()))),
+                    None => Err(SqlError::new(
+                        SqlState::UndefinedObject,
+                        format!("unrecognized configuration parameter \"{setting}\""),
+                    )),
+                }
+            }
+            ("generate_subscripts", [array, _dimension]) => {
+                let text = array.to_string().to_lowercase();
+                let vector = ["indkey", "indclass", "indoption", "indcollation"].iter().any(|v| text.ends_with(v));
+                let first = i32::from(!vector);
+                let length = format!("CAST(coalesce(array_length({array}), 0) AS BIGINT)");
+                parse_expr(&format!("unnest(range({first}, {first} + {length}))")).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 impl VisitorMut for Words<'_> {
@@ -47,15 +101,44 @@ impl VisitorMut for Words<'_> {
             Expr::Identifier(ident) if ident.quote_style.is_none() && is_user(&fold(ident)) => {
                 *expr = Expr::Value(Value::SingleQuotedString(self.user.to_owned()).into());
             }
+            Expr::BinaryOp { left, op: BinaryOperator::StringConcat, right }
+                if left.to_string().ends_with("reloptions") && !matches!(**right, Expr::Value(_)) =>
+            {
+                *expr = (**left).clone();
+            }
             Expr::Function(call)
                 if matches!(call.args, ast::FunctionArguments::None)
                     && is_user(&call.name.to_string().to_lowercase()) =>
             {
                 *expr = Expr::Value(Value::SingleQuotedString(self.user.to_owned()).into());
             }
+            Expr::Function(call) if array_of_query(call).is_some_and(|q| q.order_by.is_some()) => {
+                let why = SqlError::unsupported("ARRAY(SELECT .. ORDER BY ..)");
+                return ControlFlow::Break(why.hint("write (SELECT array_agg(x ORDER BY ..) FROM ..)"));
+            }
+            Expr::Function(call) if array_of_query(call).is_some() => {
+                let query = array_of_query(call).map(ToString::to_string).unwrap_or_default();
+                let text = format!("(SELECT coalesce(array_agg(fluence_item), make_array()) FROM ({query}) AS fluence_items(fluence_item))");
+                match parse_expr(&text) {
+                    Ok(instead) => *expr = instead,
+                    Err(error) => return ControlFlow::Break(error),
+                }
+            }
+            Expr::Function(call) => match self.call(call) {
+                Ok(Some(instead)) => *expr = instead,
+                Ok(None) => {}
+                Err(error) => return ControlFlow::Break(error),
+            },
             _ => {}
         }
         ControlFlow::Continue(())
+    }
+}
+
+fn array_of_query(call: &ast::Function) -> Option<&Query> {
+    match &call.args {
+        ast::FunctionArguments::Subquery(query) if call.name.to_string().eq_ignore_ascii_case("array") => Some(query),
+        _ => None,
     }
 }
 
@@ -91,8 +174,8 @@ fn name_twins(body: &mut SetExpr) {
 ///
 /// # Errors
 /// [`SqlState::SyntaxError`] for what the parser is known to misread.
-pub(crate) fn rewrite(statement: &mut ast::Statement, user: &str) -> Result<(), SqlError> {
-    match statement.visit(&mut Words { user }) {
+pub(crate) fn rewrite(statement: &mut ast::Statement, user: &str, settings: &Settings) -> Result<(), SqlError> {
+    match statement.visit(&mut Words { user, settings }) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }

@@ -1,16 +1,31 @@
 //! SET and SHOW: what a session may choose, and what drivers ask.
+//!
+//! Rule    a SET belongs to its transaction: rolled back with it, and, said LOCAL, gone with it.
 
 use super::fold;
 use crate::error::{SqlError, SqlState};
 use datafusion::sql::sqlparser::ast::{self, Set};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Most settings that a session keeps which nothing here reads.
 const OTHERS_MAX: usize = 256;
 
 /// A session's settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Settings(BTreeMap<String, String>);
+
+/// Settings whose changes the client is told of, as the protocol spells them.
+const REPORTED: [&str; 8] = [
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "default_transaction_read_only",
+    "IntervalStyle",
+    "is_superuser",
+    "standard_conforming_strings",
+    "TimeZone",
+];
 
 /// Whether a line about the proof follows every answer.
 pub(crate) const NOTICES: &str = "fluence.notices";
@@ -48,6 +63,18 @@ impl Default for Settings {
 impl Settings {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// What the client is to be told of, that was otherwise before.
+    pub(crate) fn changes(&self, before: &Self) -> Vec<(String, String)> {
+        let changed = |name: &&&str| self.get(&name.to_lowercase()) != before.get(&name.to_lowercase());
+        let told = |name: &str| (name.to_owned(), self.get(&name.to_lowercase()).unwrap_or_default().to_owned());
+        REPORTED.iter().filter(changed).map(|name| told(name)).collect()
+    }
+
+    /// How long a statement may run; `None` without a limit.
+    pub(crate) fn statement_timeout(&self) -> Option<Duration> {
+        self.get("statement_timeout").and_then(duration).filter(|d| !d.is_zero())
     }
 
     pub(crate) fn is_on(&self, name: &str) -> bool {
@@ -107,7 +134,21 @@ impl Settings {
         }
     }
 
-    fn put(&mut self, name: String, value: String) -> Result<(), SqlError> {
+    /// Sets one by its name, as `set_config` does.
+    ///
+    /// # Errors
+    /// [`SqlError`] for what cannot be had.
+    pub(crate) fn put(&mut self, name: String, value: String) -> Result<(), SqlError> {
+        let name = name.to_lowercase();
+        // SET x TO DEFAULT is RESET x.
+        if value.eq_ignore_ascii_case("default") {
+            let Self(mut first) = Self::default();
+            match first.remove(&name) {
+                Some(value) => drop(self.0.insert(name, value)),
+                None => drop(self.0.remove(&name)),
+            }
+            return Ok(());
+        }
         let refuse = |why: &str| Err(SqlError::new(SqlState::FeatureNotSupported, why.to_owned()));
         match name.as_str() {
             "client_encoding" if !matches!(value.to_lowercase().as_str(), "utf8" | "utf-8" | "unicode" | "default") => {
@@ -117,6 +158,14 @@ impl Settings {
                 if !matches!(value.to_lowercase().as_str(), "utc" | "etc/utc" | "gmt" | "default" | "local" | "0") =>
             {
                 refuse("only the time zone UTC is supported")
+            }
+            "statement_timeout" if duration(&value).is_none() => {
+                let shown: String = value.chars().take(40).collect();
+                Err(SqlError::new(
+                    SqlState::InvalidParameter,
+                    format!("invalid value for parameter \"statement_timeout\": \"{shown}\""),
+                )
+                .hint("Valid units for this parameter are \"us\", \"ms\", \"s\", \"min\", \"h\", and \"d\"."))
             }
             "standard_conforming_strings" if matches!(value.as_str(), "off" | "false" | "0") => {
                 refuse("strings are always standard conforming")
@@ -146,6 +195,24 @@ impl Settings {
             }
         }
     }
+}
+
+/// A time with its unit; milliseconds without.
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let micros = match text[digits..].trim() {
+        "us" => 1,
+        "" | "ms" => 1_000,
+        "s" => 1_000_000,
+        "min" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
+        _ => return None,
+    };
+    // As long as PostgreSQL takes at most: 2^31 milliseconds.
+    number.checked_mul(micros).filter(|m| *m <= 2_147_483_647_000).map(Duration::from_micros)
 }
 
 fn text_of(expr: &ast::Expr) -> String {

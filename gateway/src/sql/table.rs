@@ -33,6 +33,9 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
+/// Ranges of one scan that are asked for at once.
+const AT_ONCE: usize = 4;
+
 /// A table of one transaction.
 pub(crate) struct FluenceTable {
     pub(crate) def: Arc<TableDef>,
@@ -102,7 +105,9 @@ impl FluenceTable {
             return None;
         }
         let (copy, pushed) = self.best(&filters.iter().collect::<Vec<_>>());
-        pushed.exact.iter().all(|e| *e).then(|| (copy.physical.to_owned(), pushed.range))
+        let exact = pushed.exact.iter().all(|e| *e);
+        let [range] = pushed.ranges.as_slice() else { return None };
+        exact.then(|| (copy.physical.to_owned(), range.clone()))
     }
 
     /// Places in the sealed schema of the columns that are shown here.
@@ -156,12 +161,12 @@ impl TableProvider for FluenceTable {
             .map(|(_, f)| f.clone())
             .collect();
         let residual = self.residual(state, rest)?;
-        let (physical, range, ordered) = match changed {
-            true => (self.def.physical.as_str(), KeyRange::ALL, Vec::new()),
-            false => (copy.physical, pushed.range, copy.key),
+        let (physical, ranges, ordered) = match changed {
+            true => (self.def.physical.as_str(), vec![KeyRange::ALL], Vec::new()),
+            false => (copy.physical, pushed.ranges, copy.key),
         };
         let limit = limit.filter(|_| !changed && residual.is_none());
-        Ok(Arc::new(VerifiedScan::new(self, physical, range, columns, ordered, residual, limit, changed)))
+        Ok(Arc::new(VerifiedScan::new(self, physical, ranges, columns, ordered, residual, limit, changed)))
     }
 }
 
@@ -205,7 +210,8 @@ struct VerifiedScan {
     store: Arc<dyn Store>,
     work: Arc<Work>,
     physical: String,
-    range: KeyRange,
+    /// In key order, apart from each other.
+    ranges: Vec<KeyRange>,
     /// Places in the sealed schema.
     columns: Vec<usize>,
     residual: Option<Residual>,
@@ -221,7 +227,7 @@ impl VerifiedScan {
     fn new(
         table: &FluenceTable,
         physical: &str,
-        range: KeyRange,
+        ranges: Vec<KeyRange>,
         columns: Vec<usize>,
         ordered: Vec<String>,
         residual: Option<Residual>,
@@ -251,7 +257,7 @@ impl VerifiedScan {
             store: Arc::clone(&table.store),
             work: Arc::clone(&table.work),
             physical: physical.to_owned(),
-            range,
+            ranges,
             columns,
             residual,
             limit,
@@ -278,9 +284,22 @@ impl VerifiedScan {
             }
             read
         };
-        let select = Select { range: self.range.clone(), columns: names(&read), limit: self.limit.map(|l| l as u64) };
-        let (mut batches, evidence) = self.store.read(&self.physical, &select).await?;
-        self.work.saw(&self.physical, &evidence, false)?;
+        let names = names(&read);
+        let read_one = |range: KeyRange| {
+            let select = Select { range, columns: names.clone(), limit: self.limit.map(|l| l as u64) };
+            let (store, physical) = (Arc::clone(&self.store), self.physical.clone());
+            async move { store.read(&physical, &select).await }
+        };
+        let mut answers = futures::stream::iter(self.ranges.clone()).map(read_one).buffered(AT_ONCE);
+        let mut batches = Vec::new();
+        while let Some((more, evidence)) = answers.try_next().await? {
+            self.work.saw(&self.physical, &evidence, false)?;
+            batches.extend(more);
+            if self.limit.is_some_and(|l| batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= l) {
+                break;
+            }
+        }
+        drop(answers);
         if self.changed {
             batches = self.work.delta(&self.physical).over(batches);
         }
@@ -374,7 +393,11 @@ impl DisplayAs for VerifiedScan {
         let key = self.def.indexes.iter().find(|i| i.physical == self.physical);
         let key = key.map_or(&self.def.key, |i| &i.columns);
         write!(f, "VerifiedScan: {}, columns=[{}]", self.physical, names.join(", "))?;
-        write!(f, ", range={}", range_text(key, &self.range))?;
+        match self.ranges.as_slice() {
+            [range] => write!(f, ", range={}", range_text(key, range))?,
+            [first, ..] => write!(f, ", {} ranges from {}", self.ranges.len(), range_text(key, first))?,
+            [] => f.write_str(", range=none")?,
+        }
         if let Some(residual) = &self.residual {
             write!(f, ", filter={}", residual.text)?;
         }

@@ -225,6 +225,7 @@ pub(crate) fn cast_name(ty: &DataType) -> Option<String> {
         DataType::Timestamp(_, Some(_)) => "TIMESTAMP(6) WITH TIME ZONE".to_owned(),
         DataType::Decimal128(p, s) => format!("DECIMAL({p},{s})"),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTEA".to_owned(),
+        DataType::List(item) => format!("{}[]", cast_name(item.data_type())?),
         _ => return None,
     })
 }

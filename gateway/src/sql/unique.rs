@@ -109,5 +109,7 @@ pub(crate) fn violation(def: &TableDef, rule: &Rule, batch: &RecordBatch, row: u
         SqlState::UniqueViolation,
         format!("duplicate key value violates unique constraint \"{}\"", rule.name),
     )
+    .table(&def.name)
+    .constraint(&rule.name)
     .detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
 }

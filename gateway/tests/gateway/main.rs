@@ -5,6 +5,7 @@
 mod local;
 
 mod concurrent;
+mod cursors;
 mod ddl;
 mod dml;
 mod liars;
@@ -13,3 +14,4 @@ mod query;
 mod real;
 mod server;
 mod transactions;
+mod types;

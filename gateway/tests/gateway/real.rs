@@ -97,6 +97,7 @@ pub(crate) async fn say(outcome: Outcome) -> Result<Said, SqlError> {
             Tag::Copy(lines.len() as u64)
         }
         Outcome::CopyIn { .. } => Tag::Command("COPY IN"),
+        Outcome::CopyRows { .. } => Tag::Command("COPY OUT"),
         Outcome::Empty => Tag::Command(""),
     };
     let tag = match tag {
@@ -106,6 +107,7 @@ pub(crate) async fn say(outcome: Outcome) -> Result<Said, SqlError> {
         Tag::Update(n) => format!("UPDATE {n}"),
         Tag::Delete(n) => format!("DELETE {n}"),
         Tag::Copy(n) => format!("COPY {n}"),
+        Tag::Fetch => format!("FETCH {}", lines.len()),
         Tag::Command(text) => text.to_owned(),
     };
     Ok(Said { rows: lines, tag })

@@ -68,8 +68,8 @@ pub(crate) async fn outcome(outcome: Outcome, format: RowFormat, out: &Out) -> R
                     out.note(format!("and {more} rows more: --format csv writes them all"));
                 }
                 out.note(out.dim(&match tag {
-                    Tag::Select | Tag::Command(_) if rows == 1 => "1 row".to_owned(),
-                    Tag::Select | Tag::Command(_) => format!("{rows} rows"),
+                    Tag::Select | Tag::Fetch | Tag::Command(_) if rows == 1 => "1 row".to_owned(),
+                    Tag::Select | Tag::Fetch | Tag::Command(_) => format!("{rows} rows"),
                     other => text(&other),
                 }));
             }
@@ -86,6 +86,9 @@ pub(crate) async fn outcome(outcome: Outcome, format: RowFormat, out: &Out) -> R
                 let (bytes, _) = piece.map_err(|e| failure(&e))?;
                 stdout.write_all(&bytes).doing("cannot write")?;
             }
+        }
+        Outcome::CopyRows { .. } => {
+            return Err(Failure::failed("COPY in binary needs a client of the server, as psql is"));
         }
         Outcome::CopyIn { .. } => {
             return Err(Failure::failed("COPY FROM STDIN needs a client of the server, as psql is"));
@@ -110,6 +113,7 @@ fn json_value(text: Option<String>, ty: &DataType) -> Value {
 fn text(tag: &Tag) -> String {
     match tag {
         Tag::Select => "SELECT".to_owned(),
+        Tag::Fetch => "FETCH".to_owned(),
         Tag::SelectInto(n) => format!("SELECT {n}"),
         Tag::Insert(n) => format!("INSERT 0 {n}"),
         Tag::Update(n) => format!("UPDATE {n}"),

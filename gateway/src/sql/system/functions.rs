@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 use datafusion::prelude::SessionContext;
+use datafusion::scalar::ScalarValue;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -74,7 +75,13 @@ fn view_of(objects: &Objects, oid: i64) -> Option<String> {
     }
 }
 
+/// The sequence of a column: by name, or, of a table given by its OID, as tools cast it, by the sequence's OID.
 fn serial_of(objects: &Objects, table: &str, column: &str) -> Option<String> {
+    if let Ok(oid) = table.parse::<u32>() {
+        let name = &objects.relations.iter().find(|o| o.oid == oid)?.name;
+        let sequence = |o: &super::Object| matches!(&o.what, What::Sequence(def, c) if def.name == *name && c.name == column);
+        return objects.relations.iter().find(|o| sequence(o)).map(|o| o.oid.to_string());
+    }
     let table = table.trim_start_matches("public.").trim_matches('"');
     objects.relations.iter().find_map(|o| match &o.what {
         What::Sequence(def, c) if def.name == table && c.name == column => {
@@ -94,10 +101,22 @@ enum Of {
     Expr,
     /// There are no comments.
     Comment(&'static str),
+    /// Whether a relation's name needs no schema before it.
+    Visible,
+    /// The same of what is in `pg_catalog` alone: it never does.
+    Known(&'static str),
 }
 
 impl Of {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 16] = [
+        Self::Visible,
+        Self::Known("pg_collation_is_visible"),
+        Self::Known("pg_conversion_is_visible"),
+        Self::Known("pg_function_is_visible"),
+        Self::Known("pg_opclass_is_visible"),
+        Self::Known("pg_operator_is_visible"),
+        Self::Known("pg_ts_config_is_visible"),
+        Self::Known("pg_type_is_visible"),
         Self::Index,
         Self::Constraint,
         Self::View,
@@ -140,19 +159,31 @@ impl ScalarUDFImpl for Definition {
             Of::View => "pg_get_viewdef",
             Of::Serial => "pg_get_serial_sequence",
             Of::Expr => "pg_get_expr",
-            Of::Comment(name) => name,
+            Of::Comment(name) | Of::Known(name) => name,
+            Of::Visible => "pg_table_is_visible",
         }
     }
     fn signature(&self) -> &Signature {
         &self.signature
     }
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Utf8)
+        Ok(if matches!(self.of, Of::Visible | Of::Known(_)) { DataType::Boolean } else { DataType::Utf8 })
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let rows = args.number_rows;
         let objects = Objects::of(&self.shared.get().catalog);
+        if matches!(self.of, Of::Known(_)) {
+            return Ok(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true))));
+        }
+        if self.of == Of::Visible {
+            // What is in `public` or `pg_catalog`; the standard's views are not in the search path.
+            let oids = cast(&arrays[0], &DataType::Int64)?;
+            let oids = oids.as_primitive::<Int64Type>();
+            let visible = |oid: i64| oid >= i64::from(super::FIRST) || !super::pg::is_information(oid);
+            let visible: datafusion::arrow::array::BooleanArray = oids.iter().map(|oid| oid.map(visible)).collect();
+            return Ok(ColumnarValue::Array(Arc::new(visible)));
+        }
         let texts = |i: usize| -> Result<ArrayRef> { Ok(cast(&arrays[i], &DataType::Utf8)?) };
         let out: StringArray = match self.of {
             Of::Comment(_) => (0..rows).map(|_| None::<String>).collect(),

@@ -9,7 +9,6 @@ use crate::sql::catalog::TableDef;
 use datafusion::common::Result;
 use datafusion::datasource::TableProvider;
 use datafusion_pg_catalog::pg_catalog::PG_CATALOG_TABLES;
-use datafusion_pg_catalog::pg_catalog::oid_field::kind;
 use std::sync::Arc;
 
 /// What is here.
@@ -44,10 +43,6 @@ pub(super) fn table(name: &str, objects: &Objects, columns: &Columns) -> Result<
     }
 }
 
-const OID: Kind = Kind::Oid(kind::OID);
-const REGCLASS: Kind = Kind::Oid(kind::REGCLASS);
-const REGTYPE: Kind = Kind::Oid(kind::REGTYPE);
-const REGNAMESPACE: Kind = Kind::Oid(kind::REGNAMESPACE);
 /// Who owns everything.
 const OWNER: i32 = 10;
 /// btree, and the heap.
@@ -72,13 +67,27 @@ fn own_oid(name: &str, oids: &mut Oids) -> u32 {
     }
 }
 
+/// Whether an OID is that of a view of the standard.
+pub(super) fn is_information(oid: i64) -> bool {
+    let mut oids = Oids::default();
+    let own: Vec<u32> = own_names().into_iter().map(|name| own_oid(name, &mut oids)).collect();
+    let views: Vec<u32> = information::NAMES.iter().map(|name| own_oid(name, &mut oids)).collect();
+    let is = |among: &[u32]| among.iter().any(|o| i64::from(*o) == oid);
+    is(&views) && !is(&own)
+}
+
+/// The names of PostgreSQL's own tables.
+fn own_names() -> std::collections::BTreeSet<&'static str> {
+    PG_CATALOG_TABLES.iter().chain(NAMES).copied().collect()
+}
+
 fn class(objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>> {
     let shape = [
-        ("oid", OID),
+        ("oid", Kind::Oid),
         ("relname", Kind::Text),
-        ("relnamespace", REGNAMESPACE),
-        ("reltype", REGTYPE),
-        ("reloftype", REGTYPE),
+        ("relnamespace", Kind::Oid),
+        ("reltype", Kind::Oid),
+        ("reloftype", Kind::Oid),
         ("relowner", Kind::Int4),
         ("relam", Kind::Int4),
         ("relfilenode", Kind::Int4),
@@ -86,7 +95,7 @@ fn class(objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>>
         ("relpages", Kind::Int4),
         ("reltuples", Kind::Float),
         ("relallvisible", Kind::Int4),
-        ("reltoastrelid", REGCLASS),
+        ("reltoastrelid", Kind::Oid),
         ("relhasindex", Kind::Bool),
         ("relisshared", Kind::Bool),
         ("relpersistence", Kind::Text),
@@ -101,7 +110,7 @@ fn class(objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>>
         ("relispopulated", Kind::Bool),
         ("relreplident", Kind::Text),
         ("relispartition", Kind::Bool),
-        ("relrewrite", REGCLASS),
+        ("relrewrite", Kind::Oid),
         ("relfrozenxid", Kind::Int4),
         ("relminmxid", Kind::Int4),
         ("relacl", Kind::Names),
@@ -132,8 +141,7 @@ fn class(objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>>
         });
     }
     let mut oids = Oids::default();
-    let own = PG_CATALOG_TABLES.iter().chain(NAMES).collect::<std::collections::BTreeSet<_>>();
-    for name in own {
+    for name in own_names() {
         rows.push(class(own_oid(name, &mut oids), name, PG_CATALOG, HEAP, 0, false, "r", 0));
     }
     for name in information::NAMES {
@@ -144,9 +152,9 @@ fn class(objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>>
 
 fn attribute(objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>> {
     let shape = [
-        ("attrelid", REGCLASS),
+        ("attrelid", Kind::Oid),
         ("attname", Kind::Text),
-        ("atttypid", REGTYPE),
+        ("atttypid", Kind::Oid),
         ("attstattarget", Kind::Int4),
         ("attlen", Kind::Int2),
         ("attnum", Kind::Int2),
@@ -226,7 +234,7 @@ fn attribute(objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvid
 }
 
 fn attrdef(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
-    let shape = [("oid", OID), ("adrelid", REGCLASS), ("adnum", Kind::Int2), ("adbin", Kind::Text)];
+    let shape = [("oid", Kind::Oid), ("adrelid", Kind::Oid), ("adnum", Kind::Int2), ("adbin", Kind::Text)];
     let mut oids = Oids::default();
     let mut rows = Vec::new();
     for Object { oid, what, .. } in &objects.relations {
@@ -243,8 +251,8 @@ fn attrdef(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
 
 fn index(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
     let shape = [
-        ("indexrelid", REGCLASS),
-        ("indrelid", REGCLASS),
+        ("indexrelid", Kind::Oid),
+        ("indrelid", Kind::Oid),
         ("indnatts", Kind::Int2),
         ("indnkeyatts", Kind::Int2),
         ("indisunique", Kind::Bool),
@@ -258,10 +266,10 @@ fn index(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
         ("indisready", Kind::Bool),
         ("indislive", Kind::Bool),
         ("indisreplident", Kind::Bool),
-        ("indkey", Kind::Numbers),
-        ("indcollation", Kind::Oids),
-        ("indclass", Kind::Oids),
-        ("indoption", Kind::Numbers),
+        ("indkey", Kind::Vector),
+        ("indcollation", Kind::OidVector),
+        ("indclass", Kind::OidVector),
+        ("indoption", Kind::Vector),
         ("indexprs", Kind::Text),
         ("indpred", Kind::Text),
     ];
@@ -301,18 +309,18 @@ fn index(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
 
 fn constraint(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
     let shape = [
-        ("oid", OID),
+        ("oid", Kind::Oid),
         ("conname", Kind::Text),
-        ("connamespace", REGNAMESPACE),
+        ("connamespace", Kind::Oid),
         ("contype", Kind::Text),
         ("condeferrable", Kind::Bool),
         ("condeferred", Kind::Bool),
         ("convalidated", Kind::Bool),
-        ("conrelid", REGCLASS),
-        ("contypid", REGTYPE),
-        ("conindid", REGCLASS),
-        ("conparentid", OID),
-        ("confrelid", REGCLASS),
+        ("conrelid", Kind::Oid),
+        ("contypid", Kind::Oid),
+        ("conindid", Kind::Oid),
+        ("conparentid", Kind::Oid),
+        ("confrelid", Kind::Oid),
         ("confupdtype", Kind::Text),
         ("confdeltype", Kind::Text),
         ("confmatchtype", Kind::Text),
@@ -356,7 +364,7 @@ fn constraint(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
 }
 
 fn namespace() -> Result<Arc<dyn TableProvider>> {
-    let shape = [("oid", OID), ("nspname", Kind::Text), ("nspowner", Kind::Int4), ("nspacl", Kind::Names)];
+    let shape = [("oid", Kind::Oid), ("nspname", Kind::Text), ("nspowner", Kind::Int4), ("nspacl", Kind::Names)];
     let spaces = [(PG_CATALOG, "pg_catalog"), (PUBLIC, "public"), (INFORMATION, "information_schema")];
     let rows: Vec<Vec<Cell>> = spaces.into_iter().map(|(oid, name)| row![oid, name, OWNER, Cell::Null]).collect();
     of_rows(&shape, &rows)
@@ -364,8 +372,8 @@ fn namespace() -> Result<Arc<dyn TableProvider>> {
 
 fn sequence(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
     let shape = [
-        ("seqrelid", REGCLASS),
-        ("seqtypid", REGTYPE),
+        ("seqrelid", Kind::Oid),
+        ("seqtypid", Kind::Oid),
         ("seqstart", Kind::Int8),
         ("seqincrement", Kind::Int8),
         ("seqmax", Kind::Int8),

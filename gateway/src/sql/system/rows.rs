@@ -1,18 +1,20 @@
 //! Rows of a system table, cell by cell: few, and made anew for each query.
 
+use crate::sql::types::TYPE_NAME;
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::catalog::MemTable;
 use datafusion::common::Result;
 use datafusion::datasource::TableProvider;
 use datafusion::scalar::ScalarValue;
-use datafusion_pg_catalog::pg_catalog::oid_field::oid_field;
+use datafusion_pg_catalog::pg_catalog::oid_field::{kind, oid_field};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What a column holds. `Names` is an array of texts, `Numbers` one of 16 bits, `Oids` one of identifiers.
+/// What a column holds. `Names` is an array of texts, `Numbers` one of 16 bits; vectors are the arrays that PostgreSQL's own tables have.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    Oid(&'static str),
+    Oid,
     Int2,
     Int4,
     Int8,
@@ -20,7 +22,8 @@ pub(super) enum Kind {
     Bool,
     Text,
     Numbers,
-    Oids,
+    Vector,
+    OidVector,
     Names,
 }
 
@@ -31,8 +34,13 @@ fn item() -> Field {
 impl Kind {
     fn field(self, name: &str) -> Field {
         let list = |ty| DataType::List(Arc::new(item().with_data_type(ty)));
+        let named = |kind: &str, ty| {
+            Field::new(name, ty, true).with_metadata(HashMap::from([(TYPE_NAME.to_owned(), kind.to_owned())]))
+        };
         let ty = match self {
-            Self::Oid(alias) => return oid_field(name, alias, true),
+            Self::Oid => return oid_field(name, kind::OID, true),
+            Self::Vector => return named("int2vector", list(DataType::Int16)),
+            Self::OidVector => return named("oidvector", list(DataType::Int32)),
             Self::Int2 => DataType::Int16,
             Self::Int4 => DataType::Int32,
             Self::Int8 => DataType::Int64,
@@ -40,7 +48,6 @@ impl Kind {
             Self::Bool => DataType::Boolean,
             Self::Text => DataType::Utf8,
             Self::Numbers => list(DataType::Int16),
-            Self::Oids => list(DataType::Int32),
             Self::Names => list(DataType::Utf8),
         };
         Field::new(name, ty, true)

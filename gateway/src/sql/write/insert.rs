@@ -108,20 +108,21 @@ impl Cx<'_> {
         Ok(def)
     }
 
-    /// Rows that came as text, as the columns that are shown: those given become the columns' types, the others their defaults.
+    /// Rows that came as text or typed, as the columns that are shown: those given become the columns' types, the others their defaults.
     pub(crate) async fn typed_rows(
         &self,
         def: &TableDef,
         given: &[usize],
-        texts: Vec<ArrayRef>,
+        arrays: Vec<ArrayRef>,
     ) -> Result<RecordBatch, SqlError> {
-        let fields: Vec<Field> = (0..texts.len()).map(|i| Field::new(format!("c{i}"), DataType::Utf8, true)).collect();
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), texts).map_err(arrow)?;
+        let types: Vec<DataType> = arrays.iter().map(|a| a.data_type().clone()).collect();
+        let fields = types.iter().enumerate().map(|(i, ty)| Field::new(format!("c{i}"), ty.clone(), true));
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), arrays).map_err(arrow)?;
         let frame = self.context.read_batch(batch)?;
         let mut exprs = Vec::new();
         for (at, column) in def.visible().enumerate() {
             let expr = match given.iter().position(|g| *g == at) {
-                Some(i) => typed(datafusion::prelude::col(format!("c{i}")), &DataType::Utf8, column),
+                Some(i) => typed(datafusion::prelude::col(format!("c{i}")), &types[i], column),
                 None => self.default_expr(column)?,
             };
             exprs.push(expr.alias(&column.name));

@@ -17,6 +17,7 @@ mod rewrite;
 use super::catalog::{ColumnDef, TableDef};
 use super::context::{Current, Shared, WHOLE};
 use super::sequence::Sequences;
+use super::settings::Settings;
 use super::{fold, parse, quote, unique};
 use crate::error::{SqlError, SqlState};
 use datafusion::arrow::array::cast::AsArray;
@@ -43,6 +44,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) sequences: &'a Sequences,
     /// Who is connected.
     pub(crate) user: &'a str,
+    /// What the session has chosen.
+    pub(crate) settings: &'a Settings,
     /// Types that casts give the parameters of what was planned.
     pub(crate) casts: Mutex<Vec<Option<DataType>>>,
 }
@@ -83,7 +86,7 @@ impl Cx<'_> {
     }
 
     pub(super) async fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan, SqlError> {
-        crate::sql::rewrite::rewrite(&mut statement, self.user)?;
+        crate::sql::rewrite::rewrite(&mut statement, self.user, self.settings)?;
         self.note_casts(crate::sql::params::casts(&mut statement)?);
         let state = self.context.state();
         crate::sql::arithmetic::settled(state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await?)
@@ -187,7 +190,7 @@ impl Cx<'_> {
                 let (name, table) = (&column.name, &def.name);
                 let why =
                     format!("null value in column \"{name}\" of relation \"{table}\" violates not-null constraint");
-                return Err(SqlError::new(SqlState::NotNullViolation, why));
+                return Err(SqlError::new(SqlState::NotNullViolation, why).table(table).column(name));
             }
             if let (Some(max), Some(texts)) = (column.chars_max, array.as_string_opt::<i32>())
                 && texts.iter().flatten().any(|t| t.chars().count() as u64 > max)
@@ -211,7 +214,7 @@ impl Cx<'_> {
             if held.as_boolean_opt().is_none_or(|h| h.iter().any(|v| v == Some(false))) {
                 let (name, table) = (&check.name, &def.name);
                 let why = format!("new row for relation \"{table}\" violates check constraint \"{name}\"");
-                return Err(SqlError::new(SqlState::CheckViolation, why));
+                return Err(SqlError::new(SqlState::CheckViolation, why).table(table).constraint(name));
             }
         }
         Ok(())

@@ -154,3 +154,85 @@ async fn drivers_find_the_parameters_that_they_look_at() {
     drop((client, connection));
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_pipeline_up_to_its_sync_is_one_transaction() {
+    let server = start(trusting()).await;
+    let client = server.client().await;
+    client.batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY)").await.unwrap();
+    let mut raw = server.raw().await;
+    let one = |sql: &str| {
+        let mut messages = vec![(b'P', format!("\0{sql}\0\0\0").into_bytes())];
+        messages.push((b'B', b"\0\0\0\0\0\0\0\0".to_vec()));
+        messages.push((b'E', b"\0\0\0\0\0".to_vec()));
+        messages
+    };
+    let mut all = one("INSERT INTO t VALUES (1)");
+    all.extend(one("INSERT INTO t VALUES (2)"));
+    all.extend(one("INSERT INTO t VALUES (1)"));
+    all.push((b'S', Vec::new()));
+    for (tag, body) in &all {
+        raw.send(*tag, body).await;
+    }
+    assert_eq!(raw.answer().await, ("12C12C12EZ".to_owned(), 'I'));
+    let count = |rows: Vec<tokio_postgres::Row>| rows[0].get::<_, i64>(0);
+    assert_eq!(count(client.query("SELECT count(*) FROM t", &[]).await.unwrap()), 0);
+    let mut all = one("INSERT INTO t VALUES (1)");
+    all.extend(one("INSERT INTO t VALUES (2)"));
+    all.push((b'S', Vec::new()));
+    for (tag, body) in &all {
+        raw.send(*tag, body).await;
+    }
+    assert_eq!(raw.answer().await, ("12C12CZ".to_owned(), 'I'));
+    assert_eq!(count(client.query("SELECT count(*) FROM t", &[]).await.unwrap()), 2);
+    drop((raw, client));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn copy_in_binary_goes_both_ways() {
+    use futures::pin_mut;
+    use tokio_postgres::binary_copy::{BinaryCopyInWriter, BinaryCopyOutStream};
+    use tokio_postgres::types::Type;
+    let server = start(trusting()).await;
+    let client = server.client().await;
+    client.batch_execute("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, d DATE, n BIGINT)").await.unwrap();
+    let types = [Type::INT4, Type::TEXT, Type::INT8];
+    let sink = client.copy_in("COPY t (id, name, n) FROM STDIN (FORMAT binary)").await.unwrap();
+    let writer = BinaryCopyInWriter::new(sink, &types);
+    pin_mut!(writer);
+    for id in 0..1000_i32 {
+        let name = (id % 3 != 0).then(|| format!("name {id}"));
+        writer.as_mut().write(&[&id, &name, &i64::from(id)]).await.unwrap();
+    }
+    assert_eq!(writer.finish().await.unwrap(), 1000);
+    let stream = client.copy_out("COPY (SELECT id, name, n FROM t WHERE id >= 998 ORDER BY id) TO STDOUT (FORMAT binary)").await.unwrap();
+    let rows: Vec<_> = BinaryCopyOutStream::new(stream, &types).try_collect().await.unwrap();
+    let rows: Vec<(i32, Option<String>, i64)> = rows.iter().map(|r| (r.get(0), r.get(1), r.get(2))).collect();
+    assert_eq!(rows, [(998, Some("name 998".to_owned()), 998), (999, None, 999)]);
+    // A tuple of another width is refused, and nothing of the COPY is there.
+    let sink = client.copy_in("COPY t (id, name) FROM STDIN (FORMAT binary)").await.unwrap();
+    let writer = BinaryCopyInWriter::new(sink, &types);
+    pin_mut!(writer);
+    let row: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&5000_i32, &"x", &1_i64];
+    let _ = writer.as_mut().write(&row).await;
+    let error = writer.finish().await.unwrap_err();
+    assert_eq!(error.code().map(|c| c.code().to_owned()).as_deref(), Some("22P04"), "{error}");
+    drop(client);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_stopped_and_settings_are_told() {
+    let server = start(trusting()).await;
+    let mut raw = server.raw().await;
+    raw.query("SET application_name = 'x'").await;
+    assert_eq!(raw.answer().await, ("CSZ".to_owned(), 'I'));
+    raw.query("SET statement_timeout = 1").await;
+    assert_eq!(raw.answer().await, ("CZ".to_owned(), 'I'));
+    raw.query("SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b").await;
+    assert_eq!(raw.error().await, "57014");
+    raw.until_ready().await;
+    drop(raw);
+    server.stop().await;
+}
