@@ -1,5 +1,6 @@
 //! A database opened for SQL: its options, its catalogue, and sessions on it.
 
+use crate::commit::Committer;
 use crate::error::{SqlError, SqlState};
 use crate::session::SqlSession;
 use crate::sql::catalog::{Catalog, OBJECTS};
@@ -45,6 +46,7 @@ pub struct Gateway {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) options: GatewayOptions,
     pub(crate) sequences: Sequences,
+    pub(crate) committer: Arc<Committer>,
     catalog: tokio::sync::Mutex<Option<(Instant, Arc<Catalog>)>>,
 }
 
@@ -58,7 +60,14 @@ impl Gateway {
     /// A gateway to a database.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, options: GatewayOptions) -> Arc<Self> {
-        Arc::new(Self { store, options, sequences: Sequences::default(), catalog: tokio::sync::Mutex::new(None) })
+        let (sequences, committer) = (Sequences::default(), Committer::new(Arc::clone(&store)));
+        Arc::new(Self { store, options, sequences, committer, catalog: tokio::sync::Mutex::new(None) })
+    }
+
+    /// Commits of the cluster that the sessions' transactions took so far, and how many transactions those were.
+    #[must_use]
+    pub fn commits(&self) -> (u64, u64) {
+        self.committer.counts()
     }
 
     /// A session of a user who has shown that he may. `database` is what the client calls it: there is one.

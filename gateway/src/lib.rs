@@ -8,6 +8,7 @@
 //!         verified rows. An answer with and without pushdown is the same.
 //! Source  DESIGN section 10
 
+mod commit;
 pub mod error;
 mod gateway;
 mod pg_type;

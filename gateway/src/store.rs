@@ -25,6 +25,15 @@ pub struct Write {
     pub rows: Vec<(RecordBatch, Vec<i8>)>,
 }
 
+/// What came of a commit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Committed {
+    /// The height at which it is there.
+    pub height: Height,
+    /// The tables that it changed, and their versions afterwards.
+    pub versions: Vec<(String, Version)>,
+}
+
 /// A database, as the SQL layer sees it.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -46,8 +55,8 @@ pub trait Store: Send + Sync {
     ) -> Result<(Vec<AggregateValue>, Evidence), SqlError>;
 
     /// Has all of `writes` happen at one height, if every table of `reads` is still at the version named. Without writes, says whether
-    /// there was a moment at which all of the reads were true. Gives the height.
-    async fn commit(&self, reads: &[(String, Version)], writes: Vec<Write>) -> Result<Height, SqlError>;
+    /// there was a moment at which all of the reads were true.
+    async fn commit(&self, reads: &[(String, Version)], writes: Vec<Write>) -> Result<Committed, SqlError>;
 
     /// Has a table hold nothing, without reading it.
     async fn clear(&self, table: &str) -> Result<(), SqlError>;
@@ -79,19 +88,27 @@ impl<T: Transport + 'static> Store for Database<T> {
         Ok((answered.value, answered.evidence))
     }
 
-    async fn commit(&self, reads: &[(String, Version)], writes: Vec<Write>) -> Result<Height, SqlError> {
+    async fn commit(&self, reads: &[(String, Version)], writes: Vec<Write>) -> Result<Committed, SqlError> {
         let mut transaction = self.transaction();
         for (table, version) in reads {
             transaction.observe(&self.table(table).await?, *version)?;
         }
+        let mut written = Vec::with_capacity(writes.len());
         for write in writes {
             let table = self.table(&write.table).await?;
+            written.push((table.projection(), write.table));
             for (batch, weights) in &write.rows {
                 transaction.weigh(&table, batch, weights)?;
             }
         }
         match transaction.commit().await {
-            Ok(committed) => Ok(committed.height),
+            Ok(committed) => {
+                let version = |(p, table): (_, String)| {
+                    let version = committed.versions.iter().find(|(projection, _)| *projection == p)?.1;
+                    Some((table, version))
+                };
+                Ok(Committed { height: committed.height, versions: written.into_iter().filter_map(version).collect() })
+            }
             Err(error) if unknown_outcome(&error) => Err(SqlError::new(
                 crate::error::SqlState::ConnectionFailure,
                 format!("it is not known whether the transaction was committed: {error}"),

@@ -98,7 +98,7 @@ impl SqlSession {
         self.implicit = false;
         match std::mem::replace(&mut self.transaction, Transaction::Idle) {
             Transaction::Open(work) => {
-                let done = work.commit(&*self.gateway.store).await;
+                let done = work.commit(&self.gateway.committer, &self.shared.get().catalog).await;
                 self.end_cursors(done.is_ok());
                 self.settings = if done.is_ok() { self.after.clone() } else { self.before.clone() };
                 if done.is_err() {

@@ -162,7 +162,7 @@ impl SqlSession {
         let columns = copying.rows.finish()?;
         self.copy_rows(copying, columns).await?;
         if let Some(work) = &copying.own {
-            work.commit(&*self.gateway.store).await?;
+            work.commit(&self.gateway.committer, &self.shared.get().catalog).await?;
         }
         Ok(())
     }

@@ -188,7 +188,7 @@ impl SqlSession {
         let catalog = self.gateway.catalog(anew).await?;
         // What a statement gives follows from what the catalogue said: where another gateway has changed that since, it is a conflict.
         if let Some(version) = catalog.version {
-            work.observe(sql::catalog::OBJECTS, version)?;
+            work.observe(sql::catalog::OBJECTS, version, None)?;
         }
         self.shared.set(Current { catalog, work: Arc::clone(work) });
         Ok(())
@@ -419,7 +419,7 @@ impl SqlSession {
             return Ok(outcome);
         }
         if work.writes() {
-            work.commit(&*self.gateway.store).await?;
+            work.commit(&self.gateway.committer, &self.shared.get().catalog).await?;
             self.committed(work).await;
         } else if !self.cleared.is_empty() {
             self.committed(work).await;
@@ -593,17 +593,18 @@ impl SqlSession {
                 }
                 None => {
                     if alone && work.needs_a_look() {
-                        work.commit(&*self.gateway.store).await?;
+                        work.commit(&self.gateway.committer, &self.shared.get().catalog).await?;
                     }
                     return Ok(rows(schema, gathered, Tag::Select));
                 }
             }
         }
         // Several tables must have been as they were read at one moment: where not, that is said at the end, and nothing of it counts.
-        let (store, work) = (Arc::clone(&self.gateway.store), Arc::clone(work));
+        let (committer, work) = (Arc::clone(&self.gateway.committer), Arc::clone(work));
+        let catalog = self.shared.get().catalog;
         let last = async move {
             if alone && work.needs_a_look() {
-                work.commit(&*store).await.map_err(DataFusionError::from)?;
+                work.commit(&committer, &catalog).await.map_err(DataFusionError::from)?;
             }
             Ok::<_, DataFusionError>(None)
         };

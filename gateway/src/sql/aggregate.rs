@@ -255,7 +255,7 @@ impl ProvenExec {
         let asked: Vec<Aggregate> = self.wanted.iter().flat_map(Wanted::aggregates).collect();
         // A COUNT without anything else is asked all the same where nothing is: the row stands for itself.
         let (values, evidence) = self.store.aggregates(&self.physical, &self.range, &asked).await?;
-        self.work.saw(&self.physical, &evidence, true)?;
+        self.work.saw(&self.physical, &self.range, &evidence, true)?;
         let mut values = values.into_iter();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.wanted.len());
         for (wanted, field) in self.wanted.iter().zip(self.schema.fields()) {

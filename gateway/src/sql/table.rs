@@ -288,12 +288,12 @@ impl VerifiedScan {
         let read_one = |range: KeyRange| {
             let select = Select { range, columns: names.clone(), limit: self.limit.map(|l| l as u64) };
             let (store, physical) = (Arc::clone(&self.store), self.physical.clone());
-            async move { store.read(&physical, &select).await }
+            async move { store.read(&physical, &select).await.map(|(rows, evidence)| (select.range, rows, evidence)) }
         };
         let mut answers = futures::stream::iter(self.ranges.clone()).map(read_one).buffered(AT_ONCE);
         let mut batches = Vec::new();
-        while let Some((more, evidence)) = answers.try_next().await? {
-            self.work.saw(&self.physical, &evidence, false)?;
+        while let Some((range, more, evidence)) = answers.try_next().await? {
+            self.work.saw(&self.physical, &range, &evidence, false)?;
             batches.extend(more);
             if self.limit.is_some_and(|l| batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= l) {
                 break;

@@ -83,9 +83,9 @@ pub(crate) async fn find(
     let columns: Vec<String> = def.columns.iter().map(|c| c.physical.clone()).collect();
     let mut certified = Vec::new();
     for range in ranges {
-        let (batches, evidence) =
-            store.read(&rule.copy, &Select { range, columns: columns.clone(), limit: None }).await?;
-        work.saw(&rule.copy, &evidence, false)?;
+        let select = Select { range, columns: columns.clone(), limit: None };
+        let (batches, evidence) = store.read(&rule.copy, &select).await?;
+        work.saw(&rule.copy, &select.range, &evidence, false)?;
         certified.extend(batches);
     }
     for batch in work.delta(&rule.copy).over(certified) {

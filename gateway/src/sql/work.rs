@@ -5,10 +5,12 @@
 //! Source  DESIGN sections 7 and 10
 
 use super::catalog::Catalog;
+use crate::commit::{Committer, Read, Ready};
 use crate::error::{SqlError, SqlState};
-use crate::store::{Store, Write};
+use crate::store::Write;
 use datafusion::arrow::array::{BooleanArray, RecordBatch};
 use datafusion::arrow::compute::filter_record_batch;
+use fluence_client::KeyRange;
 use fluence_client::key::Keys;
 use fluence_client::query::Evidence;
 use fluence_types::{Height, Version};
@@ -112,7 +114,7 @@ impl Cost {
 /// A state that can be gone back to.
 #[derive(Clone, Default, Debug)]
 struct State {
-    reads: BTreeMap<String, Version>,
+    reads: BTreeMap<String, Read>,
     deltas: BTreeMap<String, Delta>,
 }
 
@@ -138,9 +140,9 @@ fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
 }
 
 impl Work {
-    /// Notes what a read rested on.
-    pub(crate) fn saw(&self, table: &str, evidence: &Evidence, proven: bool) -> Result<(), SqlError> {
-        self.observe(table, evidence.version)?;
+    /// Notes what a read of a range rested on.
+    pub(crate) fn saw(&self, table: &str, range: &KeyRange, evidence: &Evidence, proven: bool) -> Result<(), SqlError> {
+        self.observe(table, evidence.version, Some(range))?;
         let mut cost = lock(&self.cost);
         cost.height = cost.height.max(evidence.height);
         cost.rows += evidence.rows;
@@ -153,17 +155,24 @@ impl Work {
         Ok(())
     }
 
-    /// Notes the version that a table was read at.
-    pub(crate) fn observe(&self, table: &str, version: Version) -> Result<(), SqlError> {
+    /// Notes the version that a range of a table was read at, or, without a range, that all of it counts.
+    pub(crate) fn observe(&self, table: &str, version: Version, range: Option<&KeyRange>) -> Result<(), SqlError> {
         let mut state = lock(&self.state);
-        match state.reads.get(table) {
-            Some(read) if *read != version => Err(SqlError::new(
+        match state.reads.get_mut(table) {
+            Some(read) if read.version != version => Err(SqlError::new(
                 SqlState::SerializationFailure,
-                format!("could not serialize access: \"{table}\" was read at version {read} and is at {version} now"),
+                format!(
+                    "could not serialize access: \"{table}\" was read at version {} and is at {version} now",
+                    read.version
+                ),
             )
             .hint("run the transaction again")),
-            _ => {
-                state.reads.insert(table.to_owned(), version);
+            Some(read) => {
+                read.and(range);
+                Ok(())
+            }
+            None => {
+                state.reads.insert(table.to_owned(), Read::of(version, range));
                 Ok(())
             }
         }
@@ -230,7 +239,11 @@ impl Work {
     }
 
     /// Has it happen. `None` where there was nothing to do or to look at.
-    pub(crate) async fn commit(&self, store: &dyn Store) -> Result<Option<Height>, SqlError> {
+    pub(crate) async fn commit(
+        &self,
+        committer: &Arc<Committer>,
+        catalog: &Catalog,
+    ) -> Result<Option<Height>, SqlError> {
         let State { reads, deltas } = lock(&self.state).clone();
         let writes: Vec<Write> = deltas
             .into_iter()
@@ -240,8 +253,7 @@ impl Work {
         if writes.is_empty() && reads.len() < 2 {
             return Ok(None);
         }
-        let reads: Vec<_> = reads.into_iter().collect();
-        store.commit(&reads, writes).await.map(Some)
+        committer.commit(Ready::new(reads, writes, &catalog.physical)).await.map(Some)
     }
 }
 

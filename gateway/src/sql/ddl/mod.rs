@@ -205,7 +205,7 @@ impl Cx<'_> {
         };
         let Current { catalog, work } = self.shared.get();
         if let Some(version) = catalog.version {
-            work.observe(OBJECTS, version)?;
+            work.observe(OBJECTS, version, None)?;
         }
         work.write(OBJECTS, new.map(row), old.map(row));
         Ok(())

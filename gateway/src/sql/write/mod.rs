@@ -29,7 +29,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{self, AssignmentTarget, SelectItem};
-use fluence_client::ColumnType;
+use fluence_client::{ColumnType, KeyRange, Value};
 use fluence_client::schema::TableSchema;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -170,17 +170,33 @@ impl Cx<'_> {
             return Ok(());
         }
         let Current { work, .. } = self.current();
-        let key = vec![def.key[0].clone()];
+        let (Some(minus), column) = (minus, vec![def.key[0].clone()]) else { return Ok(()) };
         for copy in std::iter::once(&def.physical).chain(def.indexes.iter().map(|i| &i.physical)) {
             if work.has_seen(copy) {
                 continue;
             }
             let select =
-                fluence_client::Select { range: fluence_client::KeyRange::ALL, columns: key.clone(), limit: Some(1) };
+                fluence_client::Select { range: fluence_client::KeyRange::ALL, columns: column.clone(), limit: Some(1) };
             let (_, evidence) = self.shared.store.read(copy, &select).await?;
-            work.observe(copy, evidence.version)?;
+            // All copies change together, so what was read of one copy stands for the others: here, the keys of what is retracted.
+            for range in self.keys_in(copy, minus)? {
+                work.observe(copy, evidence.version, Some(&range))?;
+            }
         }
         Ok(())
+    }
+
+    /// The keys of whole rows in a copy, as ranges.
+    fn keys_in(&self, copy: &str, rows: &RecordBatch) -> Result<Vec<KeyRange>, SqlError> {
+        let Current { catalog, .. } = self.current();
+        let schema = catalog.physical.get(copy);
+        let schema = schema.ok_or_else(|| SqlError::new(SqlState::DataCorrupted, "a copy of a table has no schema"))?;
+        let value = |row, column: usize| Value::at(rows.column(column), row);
+        let key = |row| {
+            let values = schema.key_indices().into_iter().map(|c| value(row, c)).collect::<Option<Vec<_>>>();
+            values.map_or(KeyRange::ALL, KeyRange::prefix)
+        };
+        Ok((0..rows.num_rows()).map(key).collect())
     }
 
     /// NOT NULL, lengths and CHECKs.
