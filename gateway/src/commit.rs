@@ -14,8 +14,8 @@
 //!           control", TODS 1981
 
 use crate::error::{SqlError, SqlState};
-use crate::store::{Committed, Store, Write};
 use crate::sql::write::ROWS_MAX;
+use crate::store::{Committed, Store, Write};
 use datafusion::arrow::array::RecordBatch;
 use fluence_client::KeyRange;
 use fluence_client::key::Keys;
@@ -190,8 +190,8 @@ impl State {
         self.transactions += joined.len() as u64;
         for (table, to) in &committed.versions {
             let from = joined.iter().find_map(|(ready, _)| ready.reads.get(table)).map(|(version, _)| *version);
-            // Of a table that was written without being read, the version before is not known.
-            let Some(from) = from.filter(|from| from.0 < to.0) else { continue };
+            // A table that was written without being read was at the version before this one when it was written.
+            let from = from.filter(|from| from.0 < to.0).unwrap_or(Version(to.0.saturating_sub(1)));
             let mut all = Some(BTreeSet::new());
             for (ready, _) in joined {
                 match (&mut all, ready.keys.get(table)) {
@@ -216,7 +216,10 @@ pub(crate) struct Committer {
 }
 
 fn unknown() -> SqlError {
-    SqlError::new(SqlState::ConnectionFailure, "it is not known whether the transaction was committed: the gateway ends")
+    SqlError::new(
+        SqlState::ConnectionFailure,
+        "it is not known whether the transaction was committed: the gateway ends",
+    )
 }
 
 impl Committer {
@@ -312,8 +315,8 @@ impl Committer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fluence_client::{Column, ColumnType, Value};
     use datafusion::arrow::array::{ArrayRef, Int64Array};
+    use fluence_client::{Column, ColumnType, Value};
 
     fn schemas() -> HashMap<String, Arc<TableSchema>> {
         let columns = vec![Column::new("k", ColumnType::Int64), Column::new("v", ColumnType::Int64)];

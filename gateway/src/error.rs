@@ -181,10 +181,11 @@ impl From<ClientError> for SqlError {
             ClientError::TableExists(_) => Self::new(SqlState::DuplicateTable, message),
             ClientError::Overflow(_) => Self::new(SqlState::NumericValueOutOfRange, message),
             ClientError::Transport(_) => Self::new(SqlState::ConnectionFailure, message),
-            ClientError::Answer { .. } | ClientError::Protocol { .. } | ClientError::Unmatched => {
-                Self::new(SqlState::DataCorrupted, message)
-                    .hint("a node's answer did not verify; the evidence is kept, ask another member")
-            }
+            ClientError::Answer { .. }
+            | ClientError::Proof { .. }
+            | ClientError::Protocol { .. }
+            | ClientError::Unmatched => Self::new(SqlState::DataCorrupted, message)
+                .hint("a node's answer did not verify; the evidence is kept, ask another member"),
             ClientError::Refused { .. } if message.contains("waits with number") => Self::new(
                 SqlState::CannotConnectNow,
                 "an earlier write of this owner waits for a quorum of the cluster",

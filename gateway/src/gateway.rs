@@ -5,8 +5,9 @@ use crate::error::{SqlError, SqlState};
 use crate::session::SqlSession;
 use crate::sql::catalog::{Catalog, OBJECTS};
 use crate::sql::context::{self, Current};
+use crate::sql::proofs::Proofs;
 use crate::sql::sequence::Sequences;
-use crate::store::Store;
+use crate::store::{ProofKeys, Store};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ pub struct GatewayOptions {
     /// How long what was read of the catalogue is taken without asking whether it has changed. A statement's answer never rests on an old
     /// one: what changed meanwhile is a conflict.
     pub catalog_age_max: Duration,
+    /// Keys that succinct proofs must be under; without, `fluence.proof = 'groth16'` is refused.
+    pub proof_keys: Option<Arc<dyn ProofKeys>>,
 }
 
 impl Default for GatewayOptions {
@@ -37,6 +40,7 @@ impl Default for GatewayOptions {
             answer_bytes: 16 << 20,
             attempts: 16,
             catalog_age_max: Duration::from_millis(100),
+            proof_keys: None,
         }
     }
 }
@@ -91,6 +95,7 @@ impl Gateway {
             database,
             Arc::clone(&self.store),
             current,
+            Proofs::new(self.options.proof_keys.clone()),
             self.options.pushdown,
             self.options.memory_bytes_max,
         )?;

@@ -4,17 +4,17 @@
 //!           [`SqlState::SerializationFailure`] where one of them is no longer the last.
 //! Why       the layer above is free of the transport's type, and of how rows are sealed and fetched.
 
-use crate::error::SqlError;
+use crate::error::{SqlError, SqlState};
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
+use fluence_client::prove::{Proved, ProvenSum};
 use fluence_client::query::Evidence;
 use fluence_client::schema::TableSchema;
 use fluence_client::{Aggregate, AggregateValue, ClientError, Database, KeyRange, Select, Transport};
+use fluence_types::shape::CircuitId;
 use fluence_types::{Height, Version};
+use fluence_verifier::groth16::VerificationKey;
 use std::sync::Arc;
-
-#[cfg(doc)]
-use crate::error::SqlState;
 
 /// What a transaction does to one table.
 #[derive(Clone, Debug)]
@@ -23,6 +23,15 @@ pub struct Write {
     pub table: String,
     /// Rows with the weight of each: +1 new, -1 retracted. A retracted row was read at the version that the commit names.
     pub rows: Vec<(RecordBatch, Vec<i8>)>,
+}
+
+/// Verification keys that are trusted.
+pub trait ProofKeys: std::fmt::Debug + Send + Sync {
+    /// The key of a circuit, and whether it was made on one machine.
+    ///
+    /// # Errors
+    /// [`SqlError`] that says where a key was looked for.
+    fn key(&self, circuit: CircuitId) -> Result<(VerificationKey, bool), SqlError>;
 }
 
 /// What came of a commit.
@@ -60,6 +69,15 @@ pub trait Store: Send + Sync {
 
     /// Has a table hold nothing, without reading it.
     async fn clear(&self, table: &str) -> Result<(), SqlError>;
+
+    /// A sum with a succinct proof, checked under a key that is trusted and against the native sum.
+    async fn prove(
+        &self,
+        table: &str,
+        range: &KeyRange,
+        sum: &ProvenSum,
+        keys: &dyn ProofKeys,
+    ) -> Result<Proved, SqlError>;
 }
 
 #[async_trait]
@@ -110,7 +128,7 @@ impl<T: Transport + 'static> Store for Database<T> {
                 Ok(Committed { height: committed.height, versions: written.into_iter().filter_map(version).collect() })
             }
             Err(error) if unknown_outcome(&error) => Err(SqlError::new(
-                crate::error::SqlState::ConnectionFailure,
+                SqlState::ConnectionFailure,
                 format!("it is not known whether the transaction was committed: {error}"),
             )),
             Err(error) => Err(error.into()),
@@ -120,6 +138,22 @@ impl<T: Transport + 'static> Store for Database<T> {
     async fn clear(&self, table: &str) -> Result<(), SqlError> {
         self.table(table).await?.clear().await?;
         Ok(())
+    }
+
+    async fn prove(
+        &self,
+        table: &str,
+        range: &KeyRange,
+        sum: &ProvenSum,
+        keys: &dyn ProofKeys,
+    ) -> Result<Proved, SqlError> {
+        let table = self.table(table).await?;
+        let circuit = table.proof_circuit().await?.ok_or_else(|| {
+            let why = "the table has more live segments than a proof has room for";
+            SqlError::new(SqlState::ProgramLimitExceeded, why).hint("compact it first")
+        })?;
+        let (key, insecure_dev_key) = keys.key(circuit)?;
+        Ok(table.prove_sum(range, sum, &key, insecure_dev_key).await?)
     }
 }
 

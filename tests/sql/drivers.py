@@ -36,7 +36,6 @@ KNOWN = {
     "in_a_query_is_a_value": "DataFusion plans IN (SELECT ..) only in filters",
     "in_a_correlated_query_with_nulls_is_not_true": "DataFusion: null-aware anti joins have one key",
     "a_column_may_be_named_like_the_table_around_a_query": "DataFusion takes `y.id` for a field of the inner column y",
-    "an_array_parameter_chooses_rows": "docs/sql.md: no `= ANY($1)` with an array",
     "asyncpg_chooses_by_an_array": "docs/sql.md: no `= ANY($1)` with an array",
     "a_cursor_on_the_server_is_fetched_in_parts": "no DECLARE",
     "a_cursor_on_the_server_scrolls": "no DECLARE",
@@ -44,9 +43,6 @@ KNOWN = {
     "errors_have_the_codes_of_postgresql": "six of twenty-one have a neighbouring code",
     "sqlalchemy_reflects_columns_and_types": "no pg_get_serial_sequence()",
     "sqlalchemy_reflects_the_length_of_a_varchar": "no pg_get_serial_sequence()",
-    "sqlalchemy_reflects_primary_keys": "unnest() of pg_index.indkey, which is text; and docs/sql.md: pg_constraint and pg_index are empty",
-    "sqlalchemy_reflects_indexes": "unnest() of pg_index.indkey, which is text; and docs/sql.md: pg_constraint and pg_index are empty",
-    "sqlalchemy_reflects_unique_and_check_constraints": "unnest() of pg_index.indkey, which is text; and docs/sql.md: pg_constraint and pg_index are empty",
     "sqlalchemy_reflects_a_table_that_works": "no pg_get_serial_sequence()",
 }
 

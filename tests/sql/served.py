@@ -86,7 +86,7 @@ def fluence(out):
 
 
 @contextlib.contextmanager
-def postgres(out):
+def postgres(out, fsync="off"):
     """The same of a PostgreSQL, serializable as Fluence is."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -102,7 +102,7 @@ def postgres(out):
         shutil.chown(secret, "postgres")
     init = [POSTGRES / "initdb", "-D", data, "-U", "fluence", "-A", "scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
     subprocess.run([*as_user, *init], check=True, stdout=subprocess.DEVNULL, cwd=data)
-    options = f"-p {port} -k {data} -c listen_addresses=127.0.0.1 -c fsync=off -c timezone=UTC -c default_transaction_isolation=serializable"
+    options = f"-p {port} -k {data} -c listen_addresses=127.0.0.1 -c fsync={fsync} -c timezone=UTC -c default_transaction_isolation=serializable"
     control = [*as_user, POSTGRES / "pg_ctl", "-D", data, "-s", "-w"]
     subprocess.run([*control, "-l", data / "log", "-o", options, "start"], check=True, cwd=data)
     try:

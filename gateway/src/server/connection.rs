@@ -44,7 +44,10 @@ pub(super) async fn run(server: Arc<Server>, client: Client, ended: watch::Recei
         return farewell(wire, failure).await;
     }
     let session = match server.gateway.session(&user, &database).await {
-        Ok(session) => session,
+        Ok(mut session) => {
+            session.identify(ticket.pid);
+            session
+        }
         Err(error) => {
             return farewell(wire, Failure::Fault(Fault { fatal: true, ..error.into() })).await;
         }

@@ -29,7 +29,12 @@ fn layout(columns: usize, format: CopyFormat) -> Result<(i8, i16, Vec<i16>), Fau
 
 impl Connection {
     /// COPY .. FROM STDIN, from the first response to the tag.
-    pub(super) async fn copy_in(&mut self, columns: usize, format: CopyFormat, fields: &[Field]) -> Result<(), Failure> {
+    pub(super) async fn copy_in(
+        &mut self,
+        columns: usize,
+        format: CopyFormat,
+        fields: &[Field],
+    ) -> Result<(), Failure> {
         let mut binary = match format {
             CopyFormat::Binary => Some(Tuples::new(fields)?),
             _ => None,

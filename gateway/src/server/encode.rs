@@ -13,7 +13,7 @@ use bytes::{BufMut, BytesMut};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Int32Type, Field, Schema,
+    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Field, Int32Type, Schema,
 };
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::StreamExt;

@@ -154,6 +154,12 @@ impl Connection {
     pub(super) async fn describe(&mut self, target: Target, name: &str) -> Result<(), Failure> {
         let (stored, format) = match target {
             Target::Statement => (self.statement(name)?, Format::UnifiedText),
+            // A cursor of SQL is a portal too: drivers ask for its columns so.
+            Target::Portal if !self.portals.contains_key(name) && self.session.cursor(name).is_some() => {
+                let columns = self.session.cursor(name);
+                let columns = columns.ok_or_else(|| no_portal(name))?;
+                return self.wire.feed(describe(&fields(&columns, &Format::UnifiedText)?)).await;
+            }
             Target::Portal => {
                 let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
                 (Arc::clone(&portal.stored), portal.format.clone())

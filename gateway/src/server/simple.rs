@@ -16,6 +16,7 @@ pub(super) fn command_tag(tag: &Tag, rows: u64) -> String {
     match tag {
         Tag::Select => format!("SELECT {rows}"),
         Tag::Fetch => format!("FETCH {rows}"),
+        Tag::Move(count) => format!("MOVE {count}"),
         Tag::SelectInto(count) => format!("SELECT {count}"),
         Tag::Insert(count) => format!("INSERT 0 {count}"),
         Tag::Update(count) => format!("UPDATE {count}"),

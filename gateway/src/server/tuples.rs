@@ -239,7 +239,8 @@ mod tests {
                 assert!(tuples.push(chunk).unwrap().is_none());
             }
             let columns = tuples.finish().unwrap();
-            let batch = RecordBatch::try_from_iter(vec![("a", Arc::clone(&columns[0])), ("t", Arc::clone(&columns[1]))]);
+            let batch =
+                RecordBatch::try_from_iter(vec![("a", Arc::clone(&columns[0])), ("t", Arc::clone(&columns[1]))]);
             let text = datafusion::arrow::util::pretty::pretty_format_batches(&[batch.unwrap()]).unwrap().to_string();
             assert!(text.contains("| 7 | x |") && text.contains("|   |   |"), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Cursors of SQL: DECLARE, FETCH, CLOSE.
+//! Cursors of SQL: DECLARE, FETCH, MOVE, CLOSE.
 //!
 //! Rule    rows are fetched as they are asked for; a cursor that may go back keeps those that it has shown, and one WITH HOLD has all of
 //!         them from the start, at most [`ROWS_MAX`].
@@ -58,7 +58,8 @@ impl Cursor {
             }
             if self.end() - self.first > ROWS_MAX as u64 {
                 let why = format!("a cursor keeps more than {ROWS_MAX} rows");
-                return Err(SqlError::new(SqlState::ProgramLimitExceeded, why).hint("fetch fewer at once, or declare it NO SCROLL"));
+                return Err(SqlError::new(SqlState::ProgramLimitExceeded, why)
+                    .hint("fetch fewer at once, or declare it NO SCROLL"));
             }
         }
         Ok(())
@@ -135,7 +136,11 @@ impl Cursor {
 
     async fn fetch(&mut self, direction: &FetchDirection) -> Result<RecordBatch, SqlError> {
         let number = |value: &ast::ValueWithSpan| -> Result<i64, SqlError> {
-            value.value.to_string().parse().map_err(|_| SqlError::new(SqlState::SyntaxError, "FETCH takes a number of rows"))
+            value
+                .value
+                .to_string()
+                .parse()
+                .map_err(|_| SqlError::new(SqlState::SyntaxError, "FETCH takes a number of rows"))
         };
         let steps = match direction {
             FetchDirection::Next => Some(1),
@@ -192,7 +197,8 @@ impl SqlSession {
             return Err(SqlError::new(SqlState::InternalError, "a query without rows"));
         };
         let scroll = *scroll == Some(true);
-        let mut cursor = Cursor { schema, stream: Some(Mutex::new(stream)), read: Vec::new(), first: 0, place: 0, scroll, hold };
+        let mut cursor =
+            Cursor { schema, stream: Some(Mutex::new(stream)), read: Vec::new(), first: 0, place: 0, scroll, hold };
         if hold {
             cursor.fill(u64::MAX).await?;
         }
@@ -200,7 +206,13 @@ impl SqlSession {
         Ok(Outcome::Done(Tag::Command("DECLARE CURSOR")))
     }
 
-    fn cursor(&self, name: &ast::Ident) -> Result<String, SqlError> {
+    /// The columns of a cursor's rows; `None` where there is no such cursor.
+    #[must_use]
+    pub fn cursor(&self, name: &str) -> Option<SchemaRef> {
+        self.cursors.get(name).map(|c| Arc::clone(&c.schema))
+    }
+
+    fn cursor_name(&self, name: &ast::Ident) -> Result<String, SqlError> {
         let name = fold(name);
         if self.cursors.contains_key(&name) {
             return Ok(name);
@@ -210,12 +222,17 @@ impl SqlSession {
 
     /// The columns of a cursor's rows.
     pub(super) fn cursor_columns(&self, name: &ast::Ident) -> Result<SchemaRef, SqlError> {
-        Ok(Arc::clone(&self.cursors[&self.cursor(name)?].schema))
+        Ok(Arc::clone(&self.cursors[&self.cursor_name(name)?].schema))
     }
 
-    /// FETCH.
-    pub(super) async fn fetch(&mut self, name: &ast::Ident, direction: &FetchDirection) -> Result<Outcome, SqlError> {
-        let name = self.cursor(name)?;
+    /// FETCH, or MOVE, which shows no row.
+    pub(super) async fn fetch(
+        &mut self,
+        name: &ast::Ident,
+        direction: &FetchDirection,
+        moves: bool,
+    ) -> Result<Outcome, SqlError> {
+        let name = self.cursor_name(name)?;
         // Taken out while it is read: where that fails, it is gone.
         let Some(mut cursor) = self.cursors.remove(&name) else { unreachable!("found just above") };
         let batch = cursor.fetch(direction).await;
@@ -224,7 +241,11 @@ impl SqlSession {
         if batch.is_ok() || refused {
             self.cursors.insert(name, cursor);
         }
-        Ok(rows(schema, vec![batch?], Tag::Fetch))
+        let batch = batch?;
+        if moves {
+            return Ok(Outcome::Done(Tag::Move(batch.num_rows() as u64)));
+        }
+        Ok(rows(schema, vec![batch], Tag::Fetch))
     }
 
     /// CLOSE.
@@ -232,7 +253,7 @@ impl SqlSession {
         match cursor {
             CloseCursor::All => self.cursors.clear(),
             CloseCursor::Specific { name } => {
-                let name = self.cursor(name)?;
+                let name = self.cursor_name(name)?;
                 self.cursors.remove(&name);
             }
         }

@@ -50,6 +50,7 @@ pub struct SqlSession {
     context: SessionContext,
     shared: Arc<Shared>,
     user: String,
+    number: i32,
     settings: Settings,
     /// The settings to go back to: where the transaction began, and those that SET LOCAL leaves behind.
     before: Settings,
@@ -101,6 +102,7 @@ impl SqlSession {
             context,
             shared,
             user: user.to_owned(),
+            number: 0,
             settings: Settings::default(),
             before: Settings::default(),
             after: Settings::default(),
@@ -142,6 +144,11 @@ impl SqlSession {
         changes
     }
 
+    /// The number by which the server knows the session, as `pg_backend_pid()` gives it.
+    pub const fn identify(&mut self, number: i32) {
+        self.number = number;
+    }
+
     /// How long a statement may run; `None` without a limit.
     #[must_use]
     pub fn statement_timeout(&self) -> Option<Duration> {
@@ -174,6 +181,7 @@ impl SqlSession {
             shared: &self.shared,
             sequences: &self.gateway.sequences,
             user: &self.user,
+            number: self.number,
             settings: &self.settings,
             casts: Mutex::default(),
         }
@@ -222,6 +230,7 @@ impl SqlSession {
 
     async fn try_prepare(&self, mut statement: Statement, hints: &[Option<DataType>]) -> Result<Prepared, SqlError> {
         let casts = params::casts(&mut statement.0)?;
+        let arrays = params::arrays(&mut statement.0);
         let count = casts.len().max(hints.len());
         let mut known: Vec<Option<DataType>> =
             (0..count).map(|i| hints.get(i).cloned().flatten().or_else(|| casts.get(i).cloned().flatten())).collect();
@@ -230,7 +239,8 @@ impl SqlSession {
             let (plan, casts) = self.plan_of(&statement.0).await?;
             let found = plan.map(|p| p.get_parameter_types()).transpose()?.unwrap_or_default();
             for (i, ty) in known.iter_mut().enumerate().filter(|(_, t)| t.is_none()) {
-                let of_plan = found.get(&format!("${}", i + 1)).cloned().flatten();
+                let of_array = arrays.iter().find(|(n, _)| *n == i).and_then(|(_, column)| self.array_of(column));
+                let of_plan = of_array.or_else(|| found.get(&format!("${}", i + 1)).cloned().flatten());
                 *ty = casts.get(i).cloned().flatten().or(of_plan).or(Some(DataType::Utf8));
             }
         }
@@ -242,6 +252,14 @@ impl SqlSession {
         }
         let columns = self.columns_of(&filled).await?;
         Ok(Prepared { statement, params, columns })
+    }
+
+    /// An array of a column's type, where all columns of that name have one type.
+    fn array_of(&self, column: &str) -> Option<DataType> {
+        let catalog = self.shared.get().catalog;
+        let mut types = catalog.tables.values().filter_map(|t| t.column(column).ok()).map(|c| c.data_type());
+        let first = types.next()?;
+        types.all(|t| t == first).then(|| DataType::List(Arc::new(Field::new_list_field(first, true))))
     }
 
     /// The plan of the query in a statement, where there is one; and the types that casts give its parameters, those of columns that
@@ -279,7 +297,7 @@ impl SqlSession {
             ast::Statement::Insert(insert) => returning(&cx.plan_insert(insert).await?.0, &insert.returning)?,
             ast::Statement::Update(update) => returning(&cx.plan_update(update).await?.0, &update.returning)?,
             ast::Statement::Delete(delete) => returning(&cx.plan_delete(delete).await?.0, &delete.returning)?,
-            ast::Statement::Fetch { name, .. } => Some(self.cursor_columns(name)?),
+            ast::Statement::Fetch { name, into: None, .. } => Some(self.cursor_columns(name)?),
             ast::Statement::ShowVariable { variable } => text(&self.settings.show(variable)?.0),
             _ => None,
         })
@@ -311,6 +329,7 @@ impl SqlSession {
         if matches!(self.transaction, Transaction::Failed) && !ends_transaction(&statement) {
             return Err(in_failed());
         }
+        self.shared.proofs.begin(self.settings.get(settings::PROOF) == Some("groth16"))?;
         match statement {
             ast::Statement::StartTransaction { .. } => return self.start().await,
             ast::Statement::Commit { .. } => return self.commit().await,
@@ -332,7 +351,10 @@ impl SqlSession {
                     self.notices.push(Notice { severity: "WARNING", message });
                     return Ok(Outcome::Done(Tag::Command("SET")));
                 }
-                self.settings.set(&set)?;
+                let mut chosen = self.settings.clone();
+                chosen.set(&set)?;
+                self.shared.proofs.begin(chosen.get(settings::PROOF) == Some("groth16"))?;
+                self.settings = chosen;
                 if !local {
                     self.after.set(&set)?;
                 }
@@ -343,7 +365,13 @@ impl SqlSession {
                 self.after.reset(&reset);
                 return Ok(Outcome::Done(Tag::Command("RESET")));
             }
-            ast::Statement::Fetch { name, direction, into: None, .. } => return self.fetch(&name, &direction).await,
+            ast::Statement::Fetch { name, direction, into, .. } => {
+                let moves = into.as_ref().is_some_and(sql::is_move);
+                if into.is_some() && !moves {
+                    return Err(SqlError::unsupported("FETCH .. INTO"));
+                }
+                return self.fetch(&name, &direction, moves).await;
+            }
             ast::Statement::Close { cursor } => return self.close_cursor(&cursor),
             ast::Statement::ShowVariable { variable } => {
                 let (name, value) = self.settings.show(&variable)?;
@@ -541,7 +569,11 @@ impl SqlSession {
             ast::Statement::Copy { source, to, target, options, legacy_options, .. } => {
                 copy::is_stdio(target)?;
                 let options = copy::Options::of(options, legacy_options)?;
-                if *to { self.copy_out(source, options, work).await } else { self.copy_in(source, options, work, alone) }
+                if *to {
+                    self.copy_out(source, options, work).await
+                } else {
+                    self.copy_in(source, options, work, alone)
+                }
             }
             ast::Statement::Declare { stmts } => self.declare(stmts, work).await,
             // Said of what has no meaning here, by tools that dump and restore.
@@ -563,6 +595,8 @@ impl SqlSession {
             if cost.scans > 0 {
                 self.notices.push(Notice { severity: "INFO", message: cost.line() });
             }
+            let lines = self.shared.proofs.lines().into_iter();
+            self.notices.extend(lines.map(|message| Notice { severity: "INFO", message }));
         }
         Ok(outcome)
     }

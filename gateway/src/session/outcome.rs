@@ -31,6 +31,8 @@ pub enum Tag {
     Copy(u64),
     /// `FETCH n`: the server counts the rows that it sends.
     Fetch,
+    /// `MOVE n`.
+    Move(u64),
     /// `SELECT n` of a CREATE TABLE AS.
     SelectInto(u64),
     /// A command without a count: `CREATE TABLE`, `BEGIN`, `SET`.

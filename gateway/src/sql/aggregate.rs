@@ -1,4 +1,4 @@
-//! Aggregates that nodes answer with two openings a segment: COUNT, SUM, AVG, and MIN of the leading key column.
+//! Aggregates that nodes answer with two openings a segment: COUNT, SUM, AVG, and MIN and MAX of the leading key column.
 //!
 //! ```text
 //! Aggregate(TableScan)  ->  Projection(TableScan(ProvenAggregate))
@@ -8,6 +8,7 @@
 //! Source  DESIGN section 10
 
 use super::catalog::TableDef;
+use super::proofs::Proofs;
 use super::table::{FluenceTable, range_text};
 use super::work::Work;
 use crate::error::{SqlError, SqlState};
@@ -76,6 +77,7 @@ fn proven(node: &AggregateNode) -> Result<Option<LogicalPlan>> {
         def: Arc::clone(&table.def),
         store: Arc::clone(&table.store),
         work: Arc::clone(&table.work),
+        proofs: Arc::clone(&table.proofs),
         physical,
         range,
         wanted,
@@ -97,13 +99,14 @@ enum Wanted {
     Sum(Aggregate),
     /// A sum over a count of values.
     Mean(Aggregate, Aggregate),
-    Least(Aggregate),
+    /// The least or the greatest value.
+    End(Aggregate),
 }
 
 impl Wanted {
     fn aggregates(&self) -> Vec<Aggregate> {
         match self {
-            Self::Count(a) | Self::Sum(a) | Self::Least(a) => vec![a.clone()],
+            Self::Count(a) | Self::Sum(a) | Self::End(a) => vec![a.clone()],
             Self::Mean(sum, count) => vec![sum.clone(), count.clone()],
         }
     }
@@ -171,9 +174,11 @@ fn wanted_of(def: &TableDef, schema: &TableSchema, expr: &Expr, ty: &DataType) -
         {
             Some(Wanted::Mean(Aggregate::Sum(sum), Aggregate::CountColumn(column.physical.clone())))
         }
-        // The least value of the leading key column stands in the first row.
-        ("min", own, ty, None) if own == ty && schema.key()[0] == column.physical && !column.nullable => {
-            (!own.is_floating()).then(|| Wanted::Least(Aggregate::Min(column.physical.clone())))
+        // The least value of the leading key column stands in the first row, the greatest in the last.
+        ("min" | "max", own, ty, None) if own == ty && schema.key()[0] == column.physical && !column.nullable => {
+            let name = column.physical.clone();
+            let end = if func.name() == "min" { Aggregate::Min(name) } else { Aggregate::Max(name) };
+            (!own.is_floating()).then_some(Wanted::End(end))
         }
         _ => None,
     }
@@ -184,6 +189,7 @@ struct ProvenAggregate {
     def: Arc<TableDef>,
     store: Arc<dyn Store>,
     work: Arc<Work>,
+    proofs: Arc<Proofs>,
     physical: String,
     range: KeyRange,
     wanted: Vec<Wanted>,
@@ -229,6 +235,7 @@ impl TableProvider for ProvenAggregate {
                 .clone(),
             store: Arc::clone(&self.store),
             work: Arc::clone(&self.work),
+            proofs: Arc::clone(&self.proofs),
             physical: self.physical.clone(),
             range: self.range.clone(),
             wanted: columns.iter().map(|c| self.wanted[*c].clone()).collect(),
@@ -243,6 +250,7 @@ struct ProvenExec {
     key: Vec<String>,
     store: Arc<dyn Store>,
     work: Arc<Work>,
+    proofs: Arc<Proofs>,
     physical: String,
     range: KeyRange,
     wanted: Vec<Wanted>,
@@ -256,6 +264,9 @@ impl ProvenExec {
         // A COUNT without anything else is asked all the same where nothing is: the row stands for itself.
         let (values, evidence) = self.store.aggregates(&self.physical, &self.range, &asked).await?;
         self.work.saw(&self.physical, &self.range, &evidence, true)?;
+        for aggregate in &asked {
+            self.proofs.prove(self.store.as_ref(), &self.physical, &self.range, aggregate).await?;
+        }
         let mut values = values.into_iter();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.wanted.len());
         for (wanted, field) in self.wanted.iter().zip(self.schema.fields()) {
@@ -346,7 +357,8 @@ impl DisplayAs for ProvenExec {
             Wanted::Count(_) => "count(*)".to_owned(),
             Wanted::Sum(Aggregate::Sum(e)) => format!("sum({e})"),
             Wanted::Mean(Aggregate::Sum(e), _) => format!("avg({e})"),
-            Wanted::Least(Aggregate::Min(c)) => format!("min({c})"),
+            Wanted::End(Aggregate::Min(c)) => format!("min({c})"),
+            Wanted::End(Aggregate::Max(c)) => format!("max({c})"),
             _ => "aggregate".to_owned(),
         };
         let wanted: Vec<String> = self.wanted.iter().map(words).collect();

@@ -161,12 +161,7 @@ impl TableDef {
     /// The Arrow schema of its columns under their SQL names: of those shown, or of all.
     #[must_use]
     pub fn arrow(&self, hidden: bool) -> SchemaRef {
-        let fields: Vec<Field> = self
-            .columns
-            .iter()
-            .filter(|c| hidden || !c.hidden)
-            .map(types::field_of)
-            .collect();
+        let fields: Vec<Field> = self.columns.iter().filter(|c| hidden || !c.hidden).map(types::field_of).collect();
         Arc::new(Schema::new(fields))
     }
 
@@ -179,6 +174,18 @@ impl TableDef {
         let columns = self.columns.iter().zip(sealed.columns()).map(|(c, a)| types::recast(a, &c.data_type()));
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.collect::<Result<_, _>>()?)
             .map_err(|e| datafusion::common::DataFusionError::from(e).into())
+    }
+
+    /// The table's copies, itself first: the physical table of each, and the key that it is sorted by.
+    #[must_use]
+    pub fn copies(&self) -> Vec<(&str, Vec<String>)> {
+        let mut copies = vec![(self.physical.as_str(), self.key.clone())];
+        copies.extend(self.indexes.iter().map(|index| {
+            let mut key = index.columns.clone();
+            key.extend(self.key.iter().filter(|k| !index.columns.contains(k)).cloned());
+            (index.physical.as_str(), key)
+        }));
+        copies
     }
 
     /// The sequence of an identity column.

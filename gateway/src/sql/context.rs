@@ -2,6 +2,7 @@
 
 use super::aggregate::AggregatePushdown;
 use super::catalog::Catalog;
+use super::proofs::{self, Proofs};
 use super::system::{System, functions};
 use super::table::FluenceTable;
 use super::work::Work;
@@ -41,6 +42,8 @@ pub(crate) struct Current {
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) pushdown: bool,
+    /// The succinct proofs of its answers.
+    pub(crate) proofs: Arc<Proofs>,
     /// What the client calls the database.
     pub(crate) database: String,
     current: Mutex<Current>,
@@ -87,7 +90,8 @@ impl SchemaProvider for Tables {
         if let Some(def) = catalog.tables.get(name) {
             let (store, pushdown) = (Arc::clone(&self.shared.store), self.shared.pushdown);
             let def = Arc::clone(def);
-            return Ok(Some(Arc::new(FluenceTable::new(def, store, work, catalog, self.whole, pushdown))));
+            let proofs = Arc::clone(&self.shared.proofs);
+            return Ok(Some(Arc::new(FluenceTable::new(def, store, work, catalog, proofs, self.whole, pushdown))));
         }
         let Some(query) = catalog.views.get(name) else { return Ok(None) };
         let state = self.shared.state.get().and_then(Weak::upgrade);
@@ -151,6 +155,7 @@ pub(crate) fn planner(
     database: &str,
     store: Arc<dyn Store>,
     current: Current,
+    proofs: Arc<Proofs>,
     pushdown: bool,
     memory_bytes_max: usize,
 ) -> Result<(SessionContext, Arc<Shared>), SqlError> {
@@ -175,8 +180,15 @@ pub(crate) fn planner(
         .build();
     let context = SessionContext::new_with_state(state);
     let database = database.to_owned();
-    let shared =
-        Arc::new(Shared { store, pushdown, database: database.clone(), current: Mutex::new(current), state: OnceLock::new() });
+    context.register_udf(proofs::last_proof(&proofs));
+    let shared = Arc::new(Shared {
+        store,
+        pushdown,
+        proofs,
+        database: database.clone(),
+        current: Mutex::new(current),
+        state: OnceLock::new(),
+    });
     let _ = shared.state.set(context.state_weak_ref());
     let tables = |whole| Arc::new(Tables { shared: Arc::clone(&shared), whole });
     let catalog = OneCatalog {

@@ -81,7 +81,10 @@ impl Options {
             }
         }
         if format == CopyFormat::Binary && (delimiter.is_some() || null.is_some() || header || escape.is_some()) {
-            return Err(SqlError::new(SqlState::SyntaxError, "cannot specify DELIMITER, NULL, HEADER or ESCAPE in BINARY mode"));
+            return Err(SqlError::new(
+                SqlState::SyntaxError,
+                "cannot specify DELIMITER, NULL, HEADER or ESCAPE in BINARY mode",
+            ));
         }
         let csv = format == CopyFormat::Csv;
         let byte = |what: &str, c: char| {

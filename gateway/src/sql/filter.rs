@@ -72,7 +72,8 @@ pub(crate) fn push(table: &TableDef, key: &[String], filters: &[&Expr]) -> Pushe
             prefixes.iter_mut().for_each(|prefix| prefix.push(comparison[0].value.clone()));
             continue;
         }
-        let several = (0..filters.len()).find_map(|i| one_of(table, filters[i]).filter(|(c, _)| *c == place).map(|(_, v)| (i, v)));
+        let several = (0..filters.len())
+            .find_map(|i| one_of(table, filters[i]).filter(|(c, _)| *c == place).map(|(_, v)| (i, v)));
         if let Some((i, values)) = several
             && prefixes.len().saturating_mul(values.len()) <= RANGES_MAX
         {

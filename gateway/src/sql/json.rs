@@ -53,8 +53,7 @@ impl ScalarUDFImpl for BuildObject {
         Ok(Arc::new(Field::new(self.name(), DataType::Utf8, false).with_metadata(metadata)))
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays =
-            args.args.iter().map(|a| a.to_array(args.number_rows)).collect::<Result<Vec<ArrayRef>>>()?;
+        let arrays = args.args.iter().map(|a| a.to_array(args.number_rows)).collect::<Result<Vec<ArrayRef>>>()?;
         if arrays.len() % 2 != 0 {
             let why = "argument list must have even number of elements";
             return Err(SqlError::new(SqlState::InvalidParameter, why).into());

@@ -22,6 +22,7 @@ pub(crate) mod json;
 pub(crate) mod names;
 pub(crate) mod overflow;
 pub(crate) mod params;
+pub(crate) mod proofs;
 pub(crate) mod rewrite;
 pub(crate) mod sequence;
 pub(crate) mod settings;
@@ -83,12 +84,31 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Statement>, SqlError> {
         let parsed = COMPAT.get_or_init(PostgresCompatibilityParser::new).parse(text).map_err(|e| syntax(&e))?;
         return Ok(parsed.into_iter().map(Statement).collect());
     }
+    // MOVE has the words of FETCH, which the parser knows.
+    let words = text.trim_start();
+    if let Some(rest) = words.get(..5).filter(|w| w.eq_ignore_ascii_case("move ")).and(words.get(5..)) {
+        let mut fetch = parse(&format!("FETCH {rest}"))?;
+        for statement in &mut fetch {
+            if let ast::Statement::Fetch { into, .. } = &mut statement.0 {
+                *into = Some(ast::ObjectName::from(vec![ast::Ident::new(MOVE)]));
+            }
+        }
+        return Ok(fetch);
+    }
     let parsed = Parser::new(&PostgreSqlDialect {})
         .with_recursion_limit(DEPTH_MAX)
         .try_with_sql(text)
         .and_then(|mut p| p.parse_statements())
         .map_err(|e| syntax(&e))?;
     Ok(parsed.into_iter().map(Statement).collect())
+}
+
+/// What stands for the place where FETCH puts a row, in a MOVE: it has the words of FETCH.
+const MOVE: &str = "fluence_move";
+
+/// Whether that is a MOVE.
+pub(crate) fn is_move(into: &ast::ObjectName) -> bool {
+    into.to_string() == MOVE
 }
 
 /// Whether a text reads the system catalogue.

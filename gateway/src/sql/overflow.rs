@@ -144,6 +144,10 @@ impl ScalarUDFImpl for Checked {
             SqlError::new(SqlState::NumericValueOutOfRange, format!("{name} out of range"))
         })?;
         debug_assert!(array.data_type() == &ty);
-        Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?) } else { ColumnarValue::Array(array) })
+        Ok(if scalar {
+            ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)
+        } else {
+            ColumnarValue::Array(array)
+        })
     }
 }

@@ -72,6 +72,34 @@ pub(crate) fn casts(statement: &mut ast::Statement) -> Result<Vec<Option<DataTyp
     look.failed.map_or(Ok(look.casts), Err)
 }
 
+/// Parameters that stand for an array: `column = ANY($1)`. The number of each, from 0, and the column's name.
+pub(crate) fn arrays(statement: &mut ast::Statement) -> Vec<(usize, String)> {
+    struct Arrays(Vec<(usize, String)>);
+    impl VisitorMut for Arrays {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } = expr {
+                let right = match &**right {
+                    Expr::Nested(inner) => inner,
+                    other => other,
+                };
+                let column = match &**left {
+                    Expr::Identifier(ident) => Some(super::fold(ident)),
+                    Expr::CompoundIdentifier(parts) => parts.last().map(super::fold),
+                    _ => None,
+                };
+                if let (Some(Ok(n)), Some(column)) = (number(right), column) {
+                    self.0.push((n, column));
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut found = Arrays(Vec::new());
+    let _ = statement.visit(&mut found);
+    found.0
+}
+
 /// Puts literals in the places of parameters.
 struct Fill<'a> {
     literals: &'a [Expr],

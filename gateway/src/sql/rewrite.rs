@@ -6,6 +6,7 @@
 //! Settings   `current_setting('x')` is what the session has chosen.
 //! Subscripts `generate_subscripts(a, 1)` are the numbers of a's elements: from 0 for the vectors of the catalogue, else from 1.
 //! Arrays     `ARRAY(SELECT x ..)` without an order is what array_agg gathers. `reloptions || ..`, which psql asks and nothing here has, is reloptions.
+//! One        a value looked up in the catalogue is the greatest of one.
 //! Texts      a cast to UUID or JSON is a call of the function that reads it.
 
 use super::ddl::parse_expr;
@@ -20,6 +21,7 @@ use std::ops::ControlFlow;
 
 struct Words<'a> {
     user: &'a str,
+    number: i32,
     settings: &'a Settings,
 }
 
@@ -46,11 +48,11 @@ impl Words<'_> {
     fn call(&self, call: &ast::Function) -> Result<Option<Expr>, SqlError> {
         let Some((name, args)) = plain_call(call) else { return Ok(None) };
         match (name.as_str(), args.as_slice()) {
+            ("pg_backend_pid", []) => parse_expr(&format!("CAST({} AS INT)", self.number)).map(Some),
             ("current_setting", [Expr::Value(setting), missing @ ..]) => {
                 let Value::SingleQuotedString(setting) = &setting.value else { return Ok(None) };
                 let known = self.settings.get(&setting.to_lowercase());
-                let missing_ok =
-                    matches!(missing, [Expr::Value(v)] if matches!(v.value, Value::Boolean(true)));
+                let missing_ok = matches!(missing, [Expr::Value(v)] if matches!(v.value, Value::Boolean(true)));
                 match known {
                     Some(value) => Ok(Some(Expr::Value(Value::SingleQuotedString(value.to_owned()).into()))),
                     None if missing_ok => Ok(Some(Expr::Value(Value::Null.into()))),
@@ -118,12 +120,15 @@ impl VisitorMut for Words<'_> {
             }
             Expr::Function(call) if array_of_query(call).is_some() => {
                 let query = array_of_query(call).map(ToString::to_string).unwrap_or_default();
-                let text = format!("(SELECT coalesce(array_agg(fluence_item), make_array()) FROM ({query}) AS fluence_items(fluence_item))");
+                let text = format!(
+                    "(SELECT coalesce(array_agg(fluence_item), make_array()) FROM ({query}) AS fluence_items(fluence_item))"
+                );
                 match parse_expr(&text) {
                     Ok(instead) => *expr = instead,
                     Err(error) => return ControlFlow::Break(error),
                 }
             }
+            Expr::Subquery(query) => one_of_catalogue(query),
             Expr::Function(call) => match self.call(call) {
                 Ok(Some(instead)) => *expr = instead,
                 Ok(None) => {}
@@ -133,6 +138,36 @@ impl VisitorMut for Words<'_> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// A value that is looked up in the catalogue for each row: there is one at most, which the planner must be told by an aggregate.
+fn one_of_catalogue(query: &mut Query) {
+    let plain = query.order_by.is_none() && query.limit_clause.is_none() && query.with.is_none();
+    let SetExpr::Select(select) = &mut *query.body else { return };
+    let of_catalogue = |table: &ast::TableFactor| match table {
+        ast::TableFactor::Table { name, .. } => {
+            name.0.last().and_then(|p| p.as_ident()).is_some_and(|n| fold(n).starts_with("pg_"))
+        }
+        _ => false,
+    };
+    let catalogue = !select.from.is_empty()
+        && select.from.iter().all(|f| of_catalogue(&f.relation) && f.joins.iter().all(|j| of_catalogue(&j.relation)));
+    let grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(by, _) if by.is_empty());
+    if !plain || !catalogue || grouped || select.distinct.is_some() || select.selection.is_none() {
+        return;
+    }
+    if let [SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }] = select.projection.as_mut_slice()
+        && !is_aggregate(expr)
+        && let Ok(one) = parse_expr(&format!("max({expr})"))
+    {
+        *expr = one;
+    }
+}
+
+/// Whether an expression gathers rows, as far as its name tells.
+fn is_aggregate(expr: &Expr) -> bool {
+    let names = ["count", "max", "min", "sum", "array_agg", "string_agg", "bool_and", "bool_or", "coalesce"];
+    matches!(expr, Expr::Function(call) if names.contains(&call.name.to_string().to_lowercase().as_str()))
 }
 
 fn array_of_query(call: &ast::Function) -> Option<&Query> {
@@ -174,8 +209,13 @@ fn name_twins(body: &mut SetExpr) {
 ///
 /// # Errors
 /// [`SqlState::SyntaxError`] for what the parser is known to misread.
-pub(crate) fn rewrite(statement: &mut ast::Statement, user: &str, settings: &Settings) -> Result<(), SqlError> {
-    match statement.visit(&mut Words { user, settings }) {
+pub(crate) fn rewrite(
+    statement: &mut ast::Statement,
+    user: &str,
+    number: i32,
+    settings: &Settings,
+) -> Result<(), SqlError> {
+    match statement.visit(&mut Words { user, number, settings }) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }

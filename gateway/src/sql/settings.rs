@@ -30,6 +30,9 @@ const REPORTED: [&str; 8] = [
 /// Whether a line about the proof follows every answer.
 pub(crate) const NOTICES: &str = "fluence.notices";
 
+/// Whether proven sums come with succinct proofs: `native` or `groth16`.
+pub(crate) const PROOF: &str = "fluence.proof";
+
 impl Default for Settings {
     fn default() -> Self {
         let known = [
@@ -55,6 +58,7 @@ impl Default for Settings {
             ("transaction_isolation", "serializable"),
             ("transaction_read_only", "off"),
             (NOTICES, "off"),
+            (PROOF, "native"),
         ];
         Self(known.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
     }
@@ -173,9 +177,10 @@ impl Settings {
             "server_version" | "server_version_num" | "server_encoding" | "integer_datetimes" | "is_superuser" => {
                 Err(SqlError::new(SqlState::InvalidParameter, format!("parameter \"{name}\" cannot be changed")))
             }
-            "fluence.proof" => {
-                Err(SqlError::unsupported("SET fluence.proof")
-                    .hint("`fluence query --prove` has a sum proven to others"))
+            PROOF if !matches!(value.as_str(), "native" | "groth16") => {
+                let shown: String = value.chars().take(40).collect();
+                let why = format!("invalid value for parameter \"{PROOF}\": \"{shown}\"");
+                Err(SqlError::new(SqlState::InvalidParameter, why).hint("Available values: native, groth16."))
             }
             _ if name.starts_with("fluence.") && !self.0.contains_key(&name) => {
                 let why = format!("unrecognized configuration parameter \"{name}\"");

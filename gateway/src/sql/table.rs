@@ -7,6 +7,7 @@
 
 use super::catalog::{Catalog, TableDef};
 use super::filter::{self, Pushed};
+use super::proofs::Proofs;
 use super::types;
 use super::work::Work;
 use crate::store::Store;
@@ -25,9 +26,10 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::sort_pushdown::SortOrderPushdownResult;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
-use fluence_client::{KeyRange, Select};
+use fluence_client::{ColumnType, KeyRange, Select};
 use futures::{StreamExt, TryStreamExt};
 use std::fmt;
 use std::ops::Bound;
@@ -43,6 +45,7 @@ pub(crate) struct FluenceTable {
     pub(crate) work: Arc<Work>,
     /// The sealed schemas by name.
     pub(crate) physical: Arc<Catalog>,
+    pub(crate) proofs: Arc<Proofs>,
     /// Whether columns that SQL does not show are there too, as a statement that rewrites rows needs them.
     hidden: bool,
     /// Whether anything is pushed down; tests compare both.
@@ -68,28 +71,19 @@ impl FluenceTable {
         store: Arc<dyn Store>,
         work: Arc<Work>,
         physical: Arc<Catalog>,
+        proofs: Arc<Proofs>,
         hidden: bool,
         pushdown: bool,
     ) -> Self {
         let schema = def.arrow(hidden);
-        Self { def, store, work, physical, hidden, pushdown, schema }
-    }
-
-    /// The table's copies: itself first.
-    fn copies(&self) -> Vec<Copy<'_>> {
-        let mut copies = vec![Copy { physical: &self.def.physical, key: self.def.key.clone() }];
-        copies.extend(self.def.indexes.iter().map(|index| {
-            let mut key = index.columns.clone();
-            key.extend(self.def.key.iter().filter(|k| !index.columns.contains(k)).cloned());
-            Copy { physical: &index.physical, key }
-        }));
-        copies
+        Self { def, store, work, physical, proofs, hidden, pushdown, schema }
     }
 
     /// The copy that serves `filters` best, and what it says of them. Of equals, the first.
     fn best(&self, filters: &[&Expr]) -> (Copy<'_>, Pushed) {
         let mut best: Option<(Copy<'_>, Pushed)> = None;
-        for copy in self.copies() {
+        for (physical, key) in self.def.copies() {
+            let copy = Copy { physical, key };
             let filters: &[&Expr] = if self.pushdown { filters } else { &[] };
             let pushed = filter::push(&self.def, &copy.key, filters);
             if best.as_ref().is_none_or(|(_, b)| pushed.depth > b.depth) {
@@ -129,7 +123,7 @@ impl TableProvider for FluenceTable {
     /// A comparison of a key column is always done here, exactly: by the range where that can say it, else on the rows read. The planner
     /// asks more than once, each time of some of the filters, so what the range will say of all of them is not known yet.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let keys: Vec<String> = self.copies().into_iter().flat_map(|c| c.key).collect();
+        let keys: Vec<String> = self.def.copies().into_iter().flat_map(|(_, key)| key).collect();
         let done = |f: &&Expr| self.pushdown && filter::is_comparison(&self.def, &keys, f);
         Ok(filters
             .iter()
@@ -218,8 +212,27 @@ struct VerifiedScan {
     limit: Option<usize>,
     /// Whether the transaction's own changes are laid over it.
     changed: bool,
+    /// Whether another copy may be read instead.
+    pushdown: bool,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
+}
+
+/// What the planner knows of a scan: rows come in the order of the copy's key, as far as its columns are read.
+fn properties(def: &TableDef, columns: &[usize], schema: &SchemaRef, key: &[String]) -> Arc<PlanProperties> {
+    let mut ordering = Vec::new();
+    for key in key {
+        let at = columns.iter().position(|c| def.columns[*c].physical == *key);
+        let Some(at) = at else { break };
+        let expr: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(at).name(), at));
+        ordering.push(PhysicalSortExpr::new(expr, SortOptions { descending: false, nulls_first: true }));
+    }
+    Arc::new(PlanProperties::new(
+        EquivalenceProperties::new_with_orderings(Arc::clone(schema), [ordering]),
+        Partitioning::UnknownPartitioning(1),
+        EmissionType::Incremental,
+        Boundedness::Bounded,
+    ))
 }
 
 impl VerifiedScan {
@@ -237,21 +250,7 @@ impl VerifiedScan {
         let def = &table.def;
         let all = def.arrow(true);
         let schema = Arc::new(Schema::new(columns.iter().map(|c| all.field(*c).clone()).collect::<Vec<_>>()));
-        // Rows come in the order of the copy's key: as far as its columns are read.
-        let mut ordering = Vec::new();
-        for key in ordered {
-            let at = columns.iter().position(|c| def.columns[*c].physical == key);
-            let Some(at) = at else { break };
-            let expr: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(at).name(), at));
-            ordering.push(PhysicalSortExpr::new(expr, SortOptions { descending: false, nulls_first: true }));
-        }
-        let equivalence = EquivalenceProperties::new_with_orderings(Arc::clone(&schema), [ordering]);
-        let properties = PlanProperties::new(
-            equivalence,
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
+        let properties = properties(def, &columns, &schema, &ordered);
         Self {
             def: Arc::clone(def),
             store: Arc::clone(&table.store),
@@ -262,8 +261,9 @@ impl VerifiedScan {
             residual,
             limit,
             changed,
+            pushdown: table.pushdown,
             schema,
-            properties: Arc::new(properties),
+            properties,
         }
     }
 
@@ -326,9 +326,10 @@ impl VerifiedScan {
         if read.iter().all(as_sealed) {
             return Ok(batch);
         }
-        let columns = read.iter().zip(batch.columns()).map(|(place, array)| {
-            Ok(types::recast(array, &self.def.columns[*place].data_type())?)
-        });
+        let columns = read
+            .iter()
+            .zip(batch.columns())
+            .map(|(place, array)| Ok(types::recast(array, &self.def.columns[*place].data_type())?));
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let fields = read.iter().map(|place| types::field_of(&self.def.columns[*place]).with_nullable(true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -434,6 +435,26 @@ impl ExecutionPlan for VerifiedScan {
         // Rows that are looked at here are cut by whoever asked.
         let whole = self.changed || self.residual.is_some();
         (!whole).then(|| Arc::new(Self { limit, ..self.clone() }) as Arc<dyn ExecutionPlan>)
+    }
+    /// A table that is read whole is read from the copy that has the order asked for.
+    fn try_pushdown_sort(&self, order: &[PhysicalSortExpr]) -> Result<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>> {
+        let whole = self.pushdown && !self.changed && self.ranges == [KeyRange::ALL];
+        let column = |sort: &PhysicalSortExpr| {
+            let at = sort.expr.downcast_ref::<Column>()?.index();
+            let column = &self.def.columns[*self.columns.get(at)?];
+            // NULL sorts first in a key; the order of floats there tells -0 from 0.
+            let same = !sort.options.descending
+                && (sort.options.nulls_first || !column.nullable)
+                && column.ty != ColumnType::Float64;
+            same.then(|| column.physical.clone())
+        };
+        let wanted = order.iter().map(column).collect::<Option<Vec<_>>>().filter(|_| whole);
+        let Some(wanted) = wanted else { return Ok(SortOrderPushdownResult::Unsupported) };
+        let found = self.def.copies().into_iter().find(|(_, key)| key.starts_with(&wanted));
+        let Some((physical, key)) = found else { return Ok(SortOrderPushdownResult::Unsupported) };
+        let properties = properties(&self.def, &self.columns, &self.schema, &key);
+        let inner = Self { physical: physical.to_owned(), properties, ..self.clone() };
+        Ok(SortOrderPushdownResult::Exact { inner: Arc::new(inner) })
     }
     fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let rows = self.clone().rows();

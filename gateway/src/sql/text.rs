@@ -45,7 +45,11 @@ struct Reader {
 
 impl Reader {
     fn new(of: &'static str) -> Self {
-        Self { of, name: format!("fluence_{of}"), signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) }
+        Self {
+            of,
+            name: format!("fluence_{of}"),
+            signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable),
+        }
     }
 }
 
@@ -131,7 +135,13 @@ mod tests {
         ] {
             assert_eq!(uuid(form).as_deref(), Some(one), "{form}");
         }
-        for bad in ["", "a0eebc99", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1", "g0eebc999c0b4ef8bb6d6bb9bd380a11", "{a0eebc999c0b4ef8bb6d6bb9bd380a11"] {
+        for bad in [
+            "",
+            "a0eebc99",
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1",
+            "g0eebc999c0b4ef8bb6d6bb9bd380a11",
+            "{a0eebc999c0b4ef8bb6d6bb9bd380a11",
+        ] {
             assert_eq!(uuid(bad), None, "{bad}");
         }
         assert_eq!(uuid(&format!("{one}0")), None);

@@ -162,7 +162,9 @@ pub(crate) fn declared(ty: &ast::DataType) -> Result<Declared, SqlError> {
         T::Int(_) | T::Integer(_) | T::Int4(_) => as_sql(SqlType::Integer, ColumnType::Int64),
         T::BigInt(_) | T::Int8(_) | T::Int64 => plain(ColumnType::Int64),
         T::Numeric(info) | T::Decimal(info) | T::Dec(info) => decimal(info)?,
-        T::Real | T::Float4 | T::Float(ExactNumberInfo::Precision(1..=24)) => as_sql(SqlType::Real, ColumnType::Float64),
+        T::Real | T::Float4 | T::Float(ExactNumberInfo::Precision(1..=24)) => {
+            as_sql(SqlType::Real, ColumnType::Float64)
+        }
         T::Float8 | T::Float(_) | T::Double(_) | T::DoublePrecision | T::Float64 => plain(ColumnType::Float64),
         T::Text => plain(ColumnType::Text),
         T::Uuid => as_sql(SqlType::Uuid, ColumnType::Text),

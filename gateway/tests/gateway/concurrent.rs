@@ -64,3 +64,56 @@ async fn one_key_of_two_gateways_is_inserted_once() {
     assert_eq!(error.state.code(), "40001");
     assert_eq!(rows(a, "SELECT v FROM t").await, ["2"]);
 }
+
+#[tokio::test]
+async fn sessions_that_write_different_rows_share_commits_and_do_not_conflict() {
+    let real = real().await;
+    let gateway = real.gateway(GatewayOptions::default());
+    let setup = &mut gateway.session("a", "db").await.unwrap();
+    tag(setup, "CREATE TABLE t (id bigint PRIMARY KEY, n bigint); CREATE INDEX t_n ON t (n)").await;
+    let before = gateway.commits();
+    let mut tasks = Vec::new();
+    for client in 1..=16 {
+        let gateway = gateway.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut s = gateway.session("x", "db").await.unwrap();
+            for text in [
+                format!("INSERT INTO t VALUES ({client}, 0)"),
+                format!("UPDATE t SET n = n + {client} WHERE id = {client}"),
+                format!("INSERT INTO t VALUES ({}, 7)", client + 100),
+                format!("DELETE FROM t WHERE id = {}", client + 100),
+            ] {
+                // Tried again where a commit came between two reads of one statement, not where one came before it.
+                tag(&mut s, &text).await;
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let after = gateway.commits();
+    let (commits, transactions) = (after.0 - before.0, after.1 - before.1);
+    println!("{transactions} transactions in {commits} commits");
+    assert_eq!(transactions, 64);
+    assert!(commits * 2 < transactions, "{transactions} transactions in {commits} commits");
+    assert_eq!(rows(setup, "SELECT count(*), sum(n), count(DISTINCT n) FROM t").await, ["16|136|16"]);
+    assert_eq!(rows(setup, "SELECT id FROM t WHERE n = 9").await, ["9"]);
+    // One key, by many at once: one of them has it.
+    let mut tasks = Vec::new();
+    for _ in 0..8 {
+        let gateway = gateway.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut s = gateway.session("x", "db").await.unwrap();
+            run(&mut s, "INSERT INTO t VALUES (1000, 1)").await.map_err(|e| e.state.code())
+        }));
+    }
+    let mut done = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(_) => done += 1,
+            Err(code) => assert!(matches!(code, "40001" | "23505"), "{code}"),
+        }
+    }
+    assert_eq!(done, 1);
+    assert_eq!(rows(setup, "SELECT count(*) FROM t WHERE id = 1000").await, ["1"]);
+}

@@ -37,6 +37,8 @@ async fn a_cursor_goes_as_far_as_it_is_asked_to() {
         ("FETCH ALL FROM s", "3 4 5"),
         ("FETCH BACKWARD ALL FROM s", "5 4 3 2 1"),
         ("FETCH FIRST FROM s", "1"),
+        ("MOVE 2 FROM s", ""),
+        ("FETCH NEXT FROM s", "4"),
     ] {
         assert_eq!(rows(s, fetch).await.join(" "), wanted, "{fetch}");
     }

@@ -76,6 +76,9 @@ async fn answers_are_the_same_with_and_without_pushdown() {
         .choose(&mut rng)
         .unwrap();
         let text = match rng.gen_range(0..3) {
+            0 if rng.gen_bool(0.3) => {
+                format!("SELECT k, a FROM t{filter} ORDER BY k NULLS FIRST, a LIMIT {}", rng.gen_range(1..70))
+            }
             0 => format!("SELECT * FROM t{filter} ORDER BY a, id LIMIT {}", rng.gen_range(1..70)),
             1 => format!("SELECT id, k FROM t{filter} ORDER BY k NULLS FIRST, a, id"),
             _ => format!("SELECT {what} FROM t{filter}"),
@@ -83,8 +86,9 @@ async fn answers_are_the_same_with_and_without_pushdown() {
         assert_eq!(rows(&mut with, &text).await, rows(&mut without, &text).await, "{text}");
         let plan = rows(&mut with, &format!("EXPLAIN {text}")).await.join("\n");
         asked += 1;
-        pushed +=
-            usize::from(plan.contains("ProvenAggregate") || plan.contains("VerifiedScan") && !plan.contains("range=all"));
+        pushed += usize::from(
+            plan.contains("ProvenAggregate") || plan.contains("VerifiedScan") && !plan.contains("range=all"),
+        );
         let plan = rows(&mut without, &format!("EXPLAIN {text}")).await.join("\n");
         // Where the planner sees that no row can be meant, nothing is read.
         let whole = !plan.contains("VerifiedScan") || plan.contains("range=all");
@@ -99,7 +103,7 @@ async fn plans_say_what_is_pushed_down() {
     let real = real().await;
     let (mut s, _) = both(&real).await;
     let s = &mut s;
-    tag(s, "CREATE TABLE t (a bigint, b text, n bigint, f double precision, PRIMARY KEY (a, b)); INSERT INTO t VALUES (1, 'x', 5, 0.5)").await;
+    tag(s, "CREATE TABLE t (a bigint, b text, n bigint, f double precision, PRIMARY KEY (a, b)); INSERT INTO t VALUES (1, 'x', 5, 0.5); CREATE INDEX n ON t (n)").await;
     for (text, wanted, never) in [
         (
             "SELECT count(*), sum(n), avg(n) FROM t WHERE a >= 1 AND a < 9",
@@ -107,7 +111,7 @@ async fn plans_say_what_is_pushed_down() {
             "VerifiedScan",
         ),
         ("SELECT sum(n) FROM t WHERE a = 1 AND b > 'a'", vec!["ProvenAggregate", "(a, b) > (1, a)"], "VerifiedScan"),
-        ("SELECT sum(n) FROM t WHERE n > 1", vec!["VerifiedScan", "range=all"], "ProvenAggregate"),
+        ("SELECT sum(n) FROM t WHERE f > 1", vec!["VerifiedScan", "range=all"], "ProvenAggregate"),
         ("SELECT sum(f) FROM t", vec!["VerifiedScan"], "ProvenAggregate"),
         ("SELECT sum(DISTINCT n) FROM t", vec!["VerifiedScan"], "ProvenAggregate"),
         (
@@ -116,7 +120,10 @@ async fn plans_say_what_is_pushed_down() {
             "FilterExec",
         ),
         ("SELECT a, b FROM t ORDER BY a, b LIMIT 2", vec!["VerifiedScan", "limit=2"], "SortExec"),
-        ("SELECT min(a) FROM t", vec!["ProvenAggregate"], "VerifiedScan"),
+        ("SELECT min(a), max(a) FROM t", vec!["ProvenAggregate"], "VerifiedScan"),
+        ("SELECT n FROM t ORDER BY n NULLS FIRST LIMIT 3", vec!["t~n", "limit=3"], "SortExec"),
+        ("SELECT n FROM t ORDER BY n LIMIT 3", vec!["SortExec"], "limit=3"),
+        ("SELECT b, a FROM t ORDER BY b DESC LIMIT 3", vec!["SortExec"], "limit=3"),
         ("SELECT n FROM t WHERE a IN (3, 1) AND b = 'x'", vec!["2 ranges from (a, b) = (1, x)"], "FilterExec"),
         ("SELECT n FROM t WHERE a = ANY(ARRAY[5, 4, 1, 2])", vec!["4 ranges from (a) = (1)"], "FilterExec"),
     ] {

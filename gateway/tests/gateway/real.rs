@@ -107,6 +107,7 @@ pub(crate) async fn say(outcome: Outcome) -> Result<Said, SqlError> {
         Tag::Update(n) => format!("UPDATE {n}"),
         Tag::Delete(n) => format!("DELETE {n}"),
         Tag::Copy(n) => format!("COPY {n}"),
+        Tag::Move(n) => format!("MOVE {n}"),
         Tag::Fetch => format!("FETCH {}", lines.len()),
         Tag::Command(text) => text.to_owned(),
     };

@@ -44,7 +44,12 @@ async fn keys_of_every_type_are_found_by_their_range() {
     for (ty, low, mid, high) in [
         ("integer", "-5", "0", "7"),
         ("smallint", "-5", "0", "7"),
-        ("uuid", "'00000000-0000-0000-0000-000000000001'", "'10000000-0000-0000-0000-000000000000'", "'F0000000-0000-0000-0000-000000000000'"),
+        (
+            "uuid",
+            "'00000000-0000-0000-0000-000000000001'",
+            "'10000000-0000-0000-0000-000000000000'",
+            "'F0000000-0000-0000-0000-000000000000'",
+        ),
         ("timestamp", "'2000-01-01'", "'2020-01-01 10:00:00'", "'2021-01-01'"),
         ("timestamptz", "'2000-01-01'", "'2020-01-01 10:00:00+02:00'", "'2021-01-01'"),
         ("varchar(40)", "'a'", "'b'", "'c'"),
@@ -79,14 +84,25 @@ async fn a_declared_type_goes_through_queries_views_and_new_tables() {
     tag(s, "CREATE TABLE copy AS SELECT id, s, v, u FROM t; CREATE VIEW seen AS SELECT id, u AS who FROM t").await;
     tag(s, "ALTER TABLE t ADD COLUMN more integer DEFAULT 5; ALTER TABLE t ALTER COLUMN s TYPE integer").await;
     let wanted = [
-        "copy|id|integer", "copy|s|smallint", "copy|u|uuid", "copy|v|character varying", "seen|id|integer", "seen|who|uuid",
-        "t|d|numeric", "t|id|integer", "t|more|integer", "t|s|integer", "t|u|uuid", "t|v|character varying",
+        "copy|id|integer",
+        "copy|s|smallint",
+        "copy|u|uuid",
+        "copy|v|character varying",
+        "seen|id|integer",
+        "seen|who|uuid",
+        "t|d|numeric",
+        "t|id|integer",
+        "t|more|integer",
+        "t|s|integer",
+        "t|u|uuid",
+        "t|v|character varying",
     ];
     let text = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2";
     assert_eq!(rows(s, text).await, wanted);
     let statement = s.parse("SELECT id, s, id + s, more * 2 FROM t").unwrap().remove(0);
     let prepared = s.prepare(statement, Vec::new()).await.unwrap();
-    let types: Vec<DataType> = prepared.columns.clone().unwrap().fields().iter().map(|f| f.data_type().clone()).collect();
+    let types: Vec<DataType> =
+        prepared.columns.clone().unwrap().fields().iter().map(|f| f.data_type().clone()).collect();
     assert_eq!(types, vec![DataType::Int32; 4]);
     assert!(matches!(s.execute(&prepared, Vec::new()).await.unwrap(), Outcome::Rows { .. }));
     assert_eq!(rows(s, "SELECT more, s FROM t").await, ["5|3"]);
@@ -99,9 +115,16 @@ async fn the_catalogue_knows_keys_indexes_and_checks() {
     let s = &mut s;
     tag(s, "CREATE TABLE t (a integer, b text, c bigint UNIQUE, PRIMARY KEY (b, a), CHECK (a > 0)); CREATE INDEX \"T i\" ON t (c, b)").await;
     let of_t = "SELECT oid FROM pg_class WHERE relname = 't'";
-    let text = format!("SELECT conname, contype, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = ({of_t}) ORDER BY 1");
-    assert_eq!(rows(s, &text).await, ["t_c_key|u|UNIQUE (c)", "t_check0|c|CHECK ((a > 0))", "t_pkey|p|PRIMARY KEY (b, a)"]);
-    let text = format!("SELECT pg_get_indexdef(indexrelid), indisprimary, indkey FROM pg_index WHERE indrelid = ({of_t}) ORDER BY 1");
+    let text = format!(
+        "SELECT conname, contype, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = ({of_t}) ORDER BY 1"
+    );
+    assert_eq!(
+        rows(s, &text).await,
+        ["t_c_key|u|UNIQUE (c)", "t_check0|c|CHECK ((a > 0))", "t_pkey|p|PRIMARY KEY (b, a)"]
+    );
+    let text = format!(
+        "SELECT pg_get_indexdef(indexrelid), indisprimary, indkey FROM pg_index WHERE indrelid = ({of_t}) ORDER BY 1"
+    );
     assert_eq!(
         rows(s, &text).await,
         [
@@ -116,7 +139,10 @@ async fn the_catalogue_knows_keys_indexes_and_checks() {
     let usage = "SELECT column_name, ordinal_position FROM information_schema.key_column_usage WHERE constraint_name = 't_pkey' ORDER BY 2";
     assert_eq!(rows(s, usage).await, ["b|1", "a|2"]);
     assert_eq!(rows(s, "SELECT generate_subscripts(ARRAY[7, 8], 1), unnest(ARRAY[7, 8])").await, ["1|7", "2|8"]);
-    assert_eq!(rows(s, "SELECT json_build_object('a', 1, 'b', NULL, 'c', 'x\"')").await, [r#"{"a" : 1, "b" : null, "c" : "x\""}"#]);
+    assert_eq!(
+        rows(s, "SELECT json_build_object('a', 1, 'b', NULL, 'c', 'x\"')").await,
+        [r#"{"a" : 1, "b" : null, "c" : "x\""}"#]
+    );
     assert_eq!(rows(s, "SELECT ARRAY(SELECT a FROM (VALUES (2)) AS v(a))").await, ["[2]"]);
     assert_eq!(state(s, "SELECT ARRAY(SELECT a FROM (VALUES (2), (1)) AS v(a) ORDER BY a)").await, "0A000");
     assert_eq!(state(s, "SELECT current_setting('nothing')").await, "42704");

@@ -1,7 +1,9 @@
 //! `fluence sql`: a shell over a database, statements from the command line or a file, or a server for Postgres clients.
 //!
-//! Rooms  `serve` the server, `shell` reading statements, `print` what they say. Built with the feature `sql` only.
+//! Rooms  `keys` what succinct proofs are checked with, `serve` the server, `shell` reading statements, `print` what they say. Built with the feature `sql` only.
 
+#[cfg(feature = "sql")]
+mod keys;
 #[cfg(feature = "sql")]
 mod print;
 #[cfg(feature = "sql")]
@@ -30,7 +32,11 @@ pub(crate) async fn run(args: &Sql, home: &Home, out: &Out) -> Result<()> {
     let remote = Remote::open(home, &args.place, &args.unlock, true).await?;
     let database = remote.database_or_new(home, &args.place, out).await?;
     crate::chain::floor(&args.chain, home, remote.session(), database.id(), out).await?;
-    let options = GatewayOptions { database: Some(args.place.db.clone()), ..GatewayOptions::default() };
+    let options = GatewayOptions {
+        database: Some(args.place.db.clone()),
+        proof_keys: Some(Arc::new(keys::HomeKeys::new(home))),
+        ..GatewayOptions::default()
+    };
     let gateway = Gateway::new(Arc::new(database), options);
     match args.listen {
         Some(address) => serve::run(gateway, address, args, home, out).await,

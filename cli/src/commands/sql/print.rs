@@ -114,6 +114,7 @@ fn text(tag: &Tag) -> String {
     match tag {
         Tag::Select => "SELECT".to_owned(),
         Tag::Fetch => "FETCH".to_owned(),
+        Tag::Move(n) => format!("MOVE {n}"),
         Tag::SelectInto(n) => format!("SELECT {n}"),
         Tag::Insert(n) => format!("INSERT 0 {n}"),
         Tag::Update(n) => format!("UPDATE {n}"),

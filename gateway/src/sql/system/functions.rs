@@ -22,9 +22,8 @@ use std::sync::Arc;
 
 /// A name as SQL would have it written: in quotes only where it must be.
 fn written(name: &str) -> String {
-    let plain = name.chars().enumerate().all(|(i, c)| {
-        c.is_ascii_lowercase() || c == '_' || i > 0 && c.is_ascii_digit()
-    });
+    let plain =
+        name.chars().enumerate().all(|(i, c)| c.is_ascii_lowercase() || c == '_' || i > 0 && c.is_ascii_digit());
     if plain && !name.is_empty() { name.to_owned() } else { quote(name) }
 }
 
@@ -79,7 +78,8 @@ fn view_of(objects: &Objects, oid: i64) -> Option<String> {
 fn serial_of(objects: &Objects, table: &str, column: &str) -> Option<String> {
     if let Ok(oid) = table.parse::<u32>() {
         let name = &objects.relations.iter().find(|o| o.oid == oid)?.name;
-        let sequence = |o: &super::Object| matches!(&o.what, What::Sequence(def, c) if def.name == *name && c.name == column);
+        let sequence =
+            |o: &super::Object| matches!(&o.what, What::Sequence(def, c) if def.name == *name && c.name == column);
         return objects.relations.iter().find(|o| sequence(o)).map(|o| o.oid.to_string());
     }
     let table = table.trim_start_matches("public.").trim_matches('"');

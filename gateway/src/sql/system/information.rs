@@ -25,7 +25,12 @@ pub(super) const NAMES: &[&str] = &[
 ];
 
 /// A view by name.
-pub(super) fn table(name: &str, objects: &Objects, columns: &Columns, database: &str) -> Result<Arc<dyn TableProvider>> {
+pub(super) fn table(
+    name: &str,
+    objects: &Objects,
+    columns: &Columns,
+    database: &str,
+) -> Result<Arc<dyn TableProvider>> {
     match name {
         "check_constraints" => check_constraints(objects, database),
         "columns" => self::columns(objects, columns, database),
@@ -64,7 +69,14 @@ pub(super) fn table(name: &str, objects: &Objects, columns: &Columns, database: 
             &[],
         ),
         _ => of_rows(
-            &texts(&["specific_catalog", "specific_schema", "specific_name", "routine_schema", "routine_name", "data_type"]),
+            &texts(&[
+                "specific_catalog",
+                "specific_schema",
+                "specific_name",
+                "routine_schema",
+                "routine_name",
+                "data_type",
+            ]),
             &[],
         ),
     }
@@ -219,11 +231,10 @@ fn schemata(database: &str) -> Result<Arc<dyn TableProvider>> {
 }
 
 fn sequences(objects: &Objects, database: &str) -> Result<Arc<dyn TableProvider>> {
-    let shape = texts(&["sequence_catalog", "sequence_schema", "sequence_name", "data_type", "start_value", "increment"]);
+    let shape =
+        texts(&["sequence_catalog", "sequence_schema", "sequence_name", "data_type", "start_value", "increment"]);
     let of = |o: &Object| match &o.what {
-        What::Sequence(def, column) => {
-            Some(row![database, "public", sequence_name(def, column), "bigint", "1", "1"])
-        }
+        What::Sequence(def, column) => Some(row![database, "public", sequence_name(def, column), "bigint", "1", "1"]),
         _ => None,
     };
     of_rows(&shape, &objects.relations.iter().filter_map(of).collect::<Vec<_>>())
@@ -259,7 +270,8 @@ fn table_constraints(objects: &Objects, database: &str) -> Result<Arc<dyn TableP
 
 fn check_constraints(objects: &Objects, database: &str) -> Result<Arc<dyn TableProvider>> {
     let shape = texts(&["constraint_catalog", "constraint_schema", "constraint_name", "check_clause"]);
-    let of = |c: &super::Constraint| c.check.clone().map(|e| row![database, "public", c.name.as_str(), format!("({e})")]);
+    let of =
+        |c: &super::Constraint| c.check.clone().map(|e| row![database, "public", c.name.as_str(), format!("({e})")]);
     of_rows(&shape, &objects.constraints.iter().filter_map(of).collect::<Vec<_>>())
 }
 

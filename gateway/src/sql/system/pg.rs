@@ -2,8 +2,8 @@
 
 use super::rows::{Cell, Kind, row, table as of_rows};
 use super::{
-    Columns, FIRST, INFORMATION, Object, Objects, Oids, PG_CATALOG, PUBLIC, What, functions, information,
-    number, type_of,
+    Columns, FIRST, INFORMATION, Object, Objects, Oids, PG_CATALOG, PUBLIC, What, functions, information, number,
+    type_of,
 };
 use crate::sql::catalog::TableDef;
 use datafusion::common::Result;
@@ -119,9 +119,39 @@ fn class(objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>>
     ];
     let class = |oid: u32, name: &str, space: u32, am: i32, natts: usize, indexed: bool, kind: &str, checks: usize| {
         row![
-            oid, name, space, 0, 0, OWNER, am, oid, 0, 0, -1.0, 0, 0, indexed, false, "p", kind, natts, checks, false,
-            false, false, false, false, true, if kind == "r" { "d" } else { "n" }, false, 0, 0, 0, Cell::Null,
-            Cell::Null, Cell::Null,
+            oid,
+            name,
+            space,
+            0,
+            0,
+            OWNER,
+            am,
+            oid,
+            0,
+            0,
+            -1.0,
+            0,
+            0,
+            indexed,
+            false,
+            "p",
+            kind,
+            natts,
+            checks,
+            false,
+            false,
+            false,
+            false,
+            false,
+            true,
+            if kind == "r" { "d" } else { "n" },
+            false,
+            0,
+            0,
+            0,
+            Cell::Null,
+            Cell::Null,
+            Cell::Null,
         ]
     };
     let mut rows: Vec<Vec<Cell>> = Vec::new();

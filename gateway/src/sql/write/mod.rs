@@ -29,8 +29,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{self, AssignmentTarget, SelectItem};
-use fluence_client::{ColumnType, KeyRange, Value};
 use fluence_client::schema::TableSchema;
+use fluence_client::{ColumnType, KeyRange, Value};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,6 +44,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) sequences: &'a Sequences,
     /// Who is connected.
     pub(crate) user: &'a str,
+    /// The session's number.
+    pub(crate) number: i32,
     /// What the session has chosen.
     pub(crate) settings: &'a Settings,
     /// Types that casts give the parameters of what was planned.
@@ -86,7 +88,7 @@ impl Cx<'_> {
     }
 
     pub(super) async fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan, SqlError> {
-        crate::sql::rewrite::rewrite(&mut statement, self.user, self.settings)?;
+        crate::sql::rewrite::rewrite(&mut statement, self.user, self.number, self.settings)?;
         self.note_casts(crate::sql::params::casts(&mut statement)?);
         let state = self.context.state();
         crate::sql::arithmetic::settled(state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await?)
@@ -175,8 +177,11 @@ impl Cx<'_> {
             if work.has_seen(copy) {
                 continue;
             }
-            let select =
-                fluence_client::Select { range: fluence_client::KeyRange::ALL, columns: column.clone(), limit: Some(1) };
+            let select = fluence_client::Select {
+                range: fluence_client::KeyRange::ALL,
+                columns: column.clone(),
+                limit: Some(1),
+            };
             let (_, evidence) = self.shared.store.read(copy, &select).await?;
             // All copies change together, so what was read of one copy stands for the others: here, the keys of what is retracted.
             for range in self.keys_in(copy, minus)? {

@@ -206,7 +206,10 @@ async fn copy_in_binary_goes_both_ways() {
         writer.as_mut().write(&[&id, &name, &i64::from(id)]).await.unwrap();
     }
     assert_eq!(writer.finish().await.unwrap(), 1000);
-    let stream = client.copy_out("COPY (SELECT id, name, n FROM t WHERE id >= 998 ORDER BY id) TO STDOUT (FORMAT binary)").await.unwrap();
+    let stream = client
+        .copy_out("COPY (SELECT id, name, n FROM t WHERE id >= 998 ORDER BY id) TO STDOUT (FORMAT binary)")
+        .await
+        .unwrap();
     let rows: Vec<_> = BinaryCopyOutStream::new(stream, &types).try_collect().await.unwrap();
     let rows: Vec<(i32, Option<String>, i64)> = rows.iter().map(|r| (r.get(0), r.get(1), r.get(2))).collect();
     assert_eq!(rows, [(998, Some("name 998".to_owned()), 998), (999, None, 999)]);
