@@ -7,7 +7,6 @@
 //! Source   Groth, EUROCRYPT 2016; Baghery, Kohlweiss, Siim, Volkhov, FC 2021 (eprint 2020/811), theorem 3, for the last step; `docs/prover.md`
 
 mod blst;
-mod curve;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
 mod msm;

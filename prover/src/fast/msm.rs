@@ -8,7 +8,6 @@
 
 use super::Path;
 use super::blst;
-use super::curve::Curve;
 #[cfg(target_arch = "x86_64")]
 use super::ifma::{self, Ifma, Point};
 use crate::schedule::Gate;
@@ -16,6 +15,7 @@ use ark_bls12_381::Fr;
 use ark_ec::AffineRepr;
 use ark_ec::short_weierstrass::{Affine, Projective, SWCurveConfig};
 use ark_ff::{AdditiveGroup, BigInt, BigInteger, PrimeField};
+use fluence_crypto::curve::Curve;
 use rayon::prelude::*;
 use std::marker::PhantomData;
 
