@@ -285,3 +285,37 @@ fn multiples_are_those_of_ark() {
         assert_eq!(multiples(seen, &points[..n], &by[..n]), want, "{n}");
     }
 }
+
+/// Prints what the parts of a batch cost, interleaved, by one thread: `cargo test -p fluence-verifier --lib -- --ignored --nocapture slow`.
+#[test]
+#[ignore = "slow: a measurement"]
+fn lanes_and_blst_side_by_side_slow() {
+    let Some(seen) = Ifma::detect() else { return };
+    let mut rng = rng();
+    let proofs: Vec<Proof> = (0..100).map(|_| good(&mut rng)).collect();
+    let bytes: Vec<ProofBytes> = proofs.iter().map(Proof::to_bytes).collect();
+    let bytes: Vec<&ProofBytes> = bytes.iter().collect();
+    let points: Vec<G1Affine> = proofs.iter().map(|p| p.a).collect();
+    let by: Vec<u128> = (0..100).map(|_| rng.r#gen()).collect();
+    let multiple = |(p, k): (&G1Affine, &u128)| blst_points::sum_of_multiples(&[*p], &[Fr::from(*k)], 128);
+    let pairs: Vec<_> = proofs.iter().map(|p| (p.a, p.b)).collect();
+    let parts: [(&str, &(dyn Fn() + Sync)); 5] = [
+        ("decode, lanes", &|| assert!(decode(seen, &bytes).iter().all(Option::is_some))),
+        ("decode, blst", &|| bytes.iter().for_each(|p| assert!(Proof::from_bytes(p).is_ok()))),
+        ("multiples, lanes", &|| assert_eq!(multiples(seen, &points, &by).len(), 100)),
+        ("multiples, blst", &|| assert_eq!(points.iter().zip(&by).map(multiple).count(), 100)),
+        ("Miller loops", &|| assert!(!blst_points::product_is_one(&pairs))),
+    ];
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let mut best = [f64::MAX; 5];
+    for _ in 0..20 {
+        for (best, (_, act)) in best.iter_mut().zip(&parts) {
+            let start = std::time::Instant::now();
+            one.install(act);
+            *best = best.min(start.elapsed().as_secs_f64());
+        }
+    }
+    for ((name, _), seconds) in parts.iter().zip(best) {
+        println!("100 proofs, best of 20: {name:<18} {:>7.2} ms", seconds * 1e3);
+    }
+}
