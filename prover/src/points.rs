@@ -47,6 +47,9 @@ pub(crate) struct Stored {
     pub(crate) spans: [Span; 5],
 }
 
+/// Points that are read at a time: what threads collect is in memory twice.
+pub(crate) const PIECE: usize = 1 << 13;
+
 /// Bytes of an uncompressed point of each span.
 pub(crate) const POINT_BYTES: [usize; 5] = [96, 96, 192, 96, 96];
 
@@ -127,16 +130,19 @@ impl Stored {
     /// Without subgroup checks, like all of a key file: it is our own.
     fn read<P: CanonicalDeserialize + Send>(&self, span: usize) -> Result<Vec<P>, KeyError> {
         let (Span { at, count }, size) = (self.spans[span], POINT_BYTES[span]);
-        let mut bytes = vec![0; count * size];
-        let read = {
-            // A cursor is set before each use, so what a panic left does not matter.
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut bytes))
-        };
-        read.map_err(|source| KeyError::Io { path: self.path.clone(), source })?;
         let point = |bytes: &[u8]| P::deserialize_with_mode(bytes, Compress::No, Validate::No);
-        let points: Result<Vec<P>, _> = bytes.par_chunks_exact(size).with_min_len(1 << 8).map(point).collect();
-        points.map_err(|e: SerializationError| KeyError::Damaged { path: self.path.clone(), why: e.to_string() })
+        let damaged = |e: SerializationError| KeyError::Damaged { path: self.path.clone(), why: e.to_string() };
+        // A cursor is set before each use, so what a panic left does not matter.
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(at)).map_err(|source| KeyError::Io { path: self.path.clone(), source })?;
+        let (mut out, mut bytes) = (Vec::with_capacity(count), vec![0; PIECE.min(count) * size]);
+        while out.len() < count {
+            let piece = &mut bytes[..(count - out.len()).min(PIECE) * size];
+            file.read_exact(piece).map_err(|source| KeyError::Io { path: self.path.clone(), source })?;
+            let points: Result<Vec<P>, _> = piece.par_chunks_exact(size).with_min_len(1 << 8).map(point).collect();
+            out.extend(points.map_err(damaged)?);
+        }
+        Ok(out)
     }
 }
 

@@ -37,7 +37,6 @@ impl<const D: usize> Point<D> {
     }
 
     /// The other way.
-    #[must_use]
     pub fn to_ark<C: Curve<D>>(self) -> Affine<C> {
         if self == Self::INFINITY {
             return Affine::identity();

@@ -303,7 +303,7 @@ fn lanes_and_blst_side_by_side_slow() {
         ("decode, lanes", &|| assert!(decode(seen, &bytes).iter().all(Option::is_some))),
         ("decode, blst", &|| bytes.iter().for_each(|p| assert!(Proof::from_bytes(p).is_ok()))),
         ("multiples, lanes", &|| assert_eq!(multiples(seen, &points, &by).len(), 100)),
-        ("multiples, blst", &|| assert_eq!(points.iter().zip(&by).map(multiple).count(), 100)),
+        ("multiples, blst", &|| assert_eq!(points.iter().zip(&by).map(multiple).collect::<Vec<_>>().len(), 100)),
         ("Miller loops", &|| assert!(!blst_points::product_is_one(&pairs))),
     ];
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
