@@ -15,7 +15,7 @@ SEEDS ?= 100
 SEED0 ?= 1
 chaos: SEEDS = 10
 
-.PHONY: help bootstrap build build-sql demo sim sim-planted chaos sql-corpus test test-fast test-slow test-rocksdb check lint bench bench-idle bench-compare release contracts artifacts clean
+.PHONY: help bootstrap build build-sql demo sim sim-planted chaos sql-corpus test test-fast test-slow test-rocksdb test-aarch64 check lint bench bench-idle bench-compare release contracts artifacts clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +75,10 @@ test-rocksdb: ## the store suite on RocksDB; builds its library once per machine
 	@scripts/bootstrap.sh rocksdb
 	@scripts/rocksdb.sh >/dev/null
 	@scripts/test.sh rocksdb
+
+test-aarch64: ## prover, verifier and field arithmetic as an ARM processor runs them, under qemu: small circuits
+	@scripts/bootstrap.sh aarch64
+	@scripts/aarch64.sh
 
 check: lint test-fast ## what to run before each commit: format, clippy with warnings denied, the fast tests
 

@@ -5,6 +5,7 @@
 #   scripts/bootstrap.sh node      Node.js, and the pinned npm packages (Foundry, solc, snarkjs)
 #   scripts/bootstrap.sh data      the demo's flights, checked by SHA-256
 #   scripts/bootstrap.sh rocksdb   libclang for RocksDB's bindings
+#   scripts/bootstrap.sh aarch64   Rust's library, C compiler and user-mode emulator for ARM
 #   scripts/bootstrap.sh sql       psql, with which SQL is tried
 #   scripts/bootstrap.sh all       rust, node, data and sql
 #
@@ -88,8 +89,18 @@ rocksdb() {
     [ -n "$(find /usr/lib -name 'libclang*.so*' -print -quit 2>/dev/null)" ] || apt_install libclang-dev
 }
 
+aarch64() {
+    rust
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    need qemu-aarch64 qemu-user
+    rustup target list --installed | grep -qx aarch64-unknown-linux-gnu || {
+        say "installing Rust's library for aarch64"
+        rustup target add aarch64-unknown-linux-gnu
+    }
+}
+
 case "${1:-all}" in
-rust | node | data | sql | rocksdb) "$1" ;;
+rust | node | data | sql | rocksdb | aarch64) "$1" ;;
 all)
     rust
     node

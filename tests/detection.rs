@@ -51,7 +51,7 @@ fn tables() -> String {
 
 /// Hours against the lost fraction, both logarithmic: a line for each number of proofs.
 fn chart() -> String {
-    let (width, height, left, top, right, bottom) = (760.0, 420.0, 70.0, 50.0, 150.0, 60.0);
+    let (width, height, left, top, right, bottom) = (790.0, 420.0, 70.0, 50.0, 180.0, 60.0);
     let (w, h) = (width - left - right, height - top - bottom);
     // 10^-4 .. 1 and 1 .. 10^4 hours.
     let x = |f: f64| left + w * (f.log10() + 4.0) / 4.0;
@@ -83,7 +83,7 @@ fn chart() -> String {
             svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"#666\">{label}</text>",
             left + w - 4.0,
-            gy - 4.0
+            gy + 14.0 // below: above it, "a month" would lie on the line of 1000 hours
         )
         .unwrap();
     }

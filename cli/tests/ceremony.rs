@@ -93,3 +93,24 @@ fn a_ceremony_is_walked_through_and_liars_are_told_why() {
     let (code, why) = refused(dir, &["ceremony", "contribute", "2", "--out", "3"]);
     assert!(code == 2 && why.contains("ended"), "{code} {why}");
 }
+
+#[test]
+fn the_walkthrough_in_the_docs_works_as_it_is_typed() {
+    const PAGE: &str = include_str!("../../docs/protocol/ceremony.md");
+    let temporary = tempfile::tempdir().unwrap();
+    let (_, block) =
+        PAGE.split_once("<!-- run: cli/tests/ceremony.rs -->\n```sh\n").expect("the page has a walkthrough");
+    let (block, _) = block.split_once("```").expect("a block ends");
+    let (mut last, mut names) = (Value::Null, Value::Null);
+    for line in block.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["fluence", args @ ..] = &words[..] else { panic!("no command of ours: {line}") };
+        last = ok(temporary.path(), args, "");
+        if args[..2] == ["ceremony", "status"] {
+            names = last["contributions"].as_array().unwrap().iter().map(|c| c["name"].clone()).collect();
+        }
+    }
+    assert_eq!(names, serde_json::json!(["anna", "bela"]));
+    assert!(last["pinned_hash"].is_string(), "{last}");
+    assert!(temporary.path().join("keys/storage_v2_k0-h0-d1-t1.key").exists());
+}

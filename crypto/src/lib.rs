@@ -5,6 +5,7 @@
 //! Source  DESIGN sections 3 to 5; `docs/protocol/tree.md`, `docs/protocol/keys.md`, `docs/poseidon2.md`.
 
 pub mod aead;
+pub mod curve;
 pub mod domain;
 pub mod field;
 pub mod ggm;

@@ -8,19 +8,24 @@
 //! 32      BLAKE3 of all before
 //! ```
 //! Rule    written to a temporary name, synced, renamed: a file is whole or absent. Read in two passes over one handle: the checksum,
-//!         then the points without subgroup checks, which only our own bytes may skip. A key for other matrices is refused.
+//!         then the lengths of its parts. Points are read when they are needed ([`points`]), without subgroup checks, which only our own
+//!         bytes may skip. A key for other matrices is refused.
+//!
+//! [`points`]: crate::points
 
 use crate::keys::{KeyError, Keys};
+use crate::points::{self, KeyPoints, Stored};
 use crate::rows::{Rows, pinned_hash};
-use ark_bls12_381::Bls12_381;
-use ark_groth16::ProvingKey;
-use ark_serialize::{CanonicalDeserialize, CanonicalSerialize, Compress, Validate};
+use ark_bls12_381::{Bls12_381, G1Affine};
+use ark_groth16::{ProvingKey, VerifyingKey};
+use ark_serialize::{CanonicalDeserialize, CanonicalSerialize, Compress, SerializationError, Validate};
 use fluence_circuits::pin::Matrices;
 use fluence_types::shape::CircuitId;
 use fluence_types::{Fingerprint, TranscriptHash};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Mutex;
 
 const MAGIC: [u8; 8] = *b"FLUKEY\0\x01";
 const HEAD_BYTES_MAX: u32 = 1 << 12;
@@ -59,7 +64,8 @@ impl<W: Write> Write for Hashing<W> {
 
 pub(crate) fn save(path: &Path, keys: &Keys) -> Result<(), KeyError> {
     let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let written = write(&temporary, keys).and_then(|()| std::fs::rename(&temporary, path)).and_then(|()| {
+    let pk = keys.proving_key()?;
+    let written = write(&temporary, keys, pk).and_then(|()| std::fs::rename(&temporary, path)).and_then(|()| {
         // The name is durable only when its folder is.
         path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     });
@@ -70,14 +76,14 @@ pub(crate) fn save(path: &Path, keys: &Keys) -> Result<(), KeyError> {
     })
 }
 
-fn write(path: &Path, keys: &Keys) -> io::Result<()> {
+fn write(path: &Path, keys: &Keys, pk: &ProvingKey<Bls12_381>) -> io::Result<()> {
     let head = Head {
         circuit: keys.id,
         matrix_hash: keys.matrix_hash,
         fingerprint: keys.fingerprint,
         insecure_dev_key: keys.insecure_dev,
         transcript: keys.transcript,
-        proving_key_bytes: keys.pk.serialized_size(Compress::No) as u64,
+        proving_key_bytes: pk.serialized_size(Compress::No) as u64,
     };
     let head = serde_json::to_vec(&head)?;
     let file = File::create(path)?;
@@ -85,7 +91,7 @@ fn write(path: &Path, keys: &Keys) -> io::Result<()> {
     out.write_all(&MAGIC)?;
     out.write_all(&(head.len() as u32).to_le_bytes())?;
     out.write_all(&head)?;
-    keys.pk.serialize_with_mode(&mut out, Compress::No).map_err(io::Error::other)?;
+    pk.serialize_with_mode(&mut out, Compress::No).map_err(io::Error::other)?;
     let checksum = out.hasher.finalize();
     out.inner.write_all(checksum.as_bytes())?;
     out.inner.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
@@ -96,7 +102,7 @@ pub(crate) fn load(path: &Path, id: CircuitId) -> Result<Keys, KeyError> {
     // Side by side: the key must be the circuit's, whose matrices are pinned or made anew, not the file's word for it.
     let (rows, read) = rayon::join(|| rows_of(id, path), || read(path));
     let (matrix_hash, rows) = rows?;
-    let (head, pk) = read.map_err(|e| match e {
+    let (head, stored) = read.map_err(|e| match e {
         ReadError::Io(source) => KeyError::Io { path: path.to_owned(), source },
         ReadError::Damaged(why) => damaged(why),
     })?;
@@ -108,11 +114,11 @@ pub(crate) fn load(path: &Path, id: CircuitId) -> Result<Keys, KeyError> {
     }
     // Vector lengths are the file's word, which the checksum made ours; a proof with another length would be a panic in the library.
     let (variables, inputs) = (rows.variables(), rows.inputs);
-    let lengths = [pk.a_query.len(), pk.b_g1_query.len(), pk.b_g2_query.len()];
-    if lengths != [variables; 3] || pk.l_query.len() != rows.witnesses || pk.vk.gamma_abc_g1.len() != inputs {
+    let [a, b_g1, b_g2, _, l] = stored.spans.map(|span| span.count);
+    if [a, b_g1, b_g2] != [variables; 3] || l != rows.witnesses || stored.vk.gamma_abc_g1.len() != inputs {
         return Err(damaged("its lengths are not the circuit's".to_owned()));
     }
-    let mut keys = Keys::of_rows(id, pk, rows, matrix_hash);
+    let mut keys = Keys::of_rows(id, KeyPoints::of_file(stored), rows, matrix_hash);
     if head.insecure_dev_key == head.transcript.is_some() {
         return Err(damaged("a key has a transcript, or is a development key".to_owned()));
     }
@@ -151,7 +157,7 @@ impl From<io::Error> for ReadError {
     }
 }
 
-fn read(path: &Path) -> Result<(Head, ProvingKey<Bls12_381>), ReadError> {
+fn read(path: &Path) -> Result<(Head, Stored), ReadError> {
     let damaged = |why: &str| ReadError::Damaged(why.to_owned());
     let mut file = File::open(path)?;
     let bytes = file.metadata()?.len();
@@ -167,7 +173,7 @@ fn read(path: &Path) -> Result<(Head, ProvingKey<Bls12_381>), ReadError> {
     }
 
     file.seek(SeekFrom::Start(0))?;
-    let mut reader = BufReader::with_capacity(1 << 20, file).take(body);
+    let mut reader = BufReader::with_capacity(1 << 14, file);
     let (mut magic, mut length) = ([0; 8], [0; 4]);
     reader.read_exact(&mut magic)?;
     reader.read_exact(&mut length)?;
@@ -178,10 +184,21 @@ fn read(path: &Path) -> Result<(Head, ProvingKey<Bls12_381>), ReadError> {
     let mut head = vec![0; length as usize];
     reader.read_exact(&mut head)?;
     let head: Head = serde_json::from_slice(&head).map_err(|e| ReadError::Damaged(e.to_string()))?;
-    if reader.limit() != head.proving_key_bytes {
+    let start = reader.stream_position()?;
+    if start.checked_add(head.proving_key_bytes) != Some(body) {
         return Err(damaged("its length is another"));
     }
-    let pk = ProvingKey::deserialize_with_mode(&mut reader, Compress::No, Validate::No)
-        .map_err(|e| ReadError::Damaged(e.to_string()))?;
-    Ok((head, pk))
+    let (vk, beta_g1, delta_g1) = heads(&mut reader).map_err(|e| ReadError::Damaged(e.to_string()))?;
+    let after = reader.stream_position()?;
+    let spans = points::spans(&mut reader, after, body)?;
+    let file = Mutex::new(reader.into_inner());
+    Ok((head, Stored { path: path.to_owned(), file, vk, beta_g1, delta_g1, spans }))
+}
+
+/// What a proving key has before its vectors.
+fn heads(reader: &mut impl Read) -> Result<(VerifyingKey<Bls12_381>, G1Affine, G1Affine), SerializationError> {
+    let (no, unchecked) = (Compress::No, Validate::No);
+    let vk = VerifyingKey::deserialize_with_mode(&mut *reader, no, unchecked)?;
+    let beta_g1 = G1Affine::deserialize_with_mode(&mut *reader, no, unchecked)?;
+    Ok((vk, beta_g1, G1Affine::deserialize_with_mode(reader, no, unchecked)?))
 }

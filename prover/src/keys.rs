@@ -6,6 +6,7 @@
 
 use crate::fast::{FastKey, Path as ProverPath};
 use crate::file;
+use crate::points::KeyPoints;
 use crate::rows::Rows;
 use ark_bls12_381::{Bls12_381, Fr};
 use ark_groth16::{Groth16, ProvingKey};
@@ -19,7 +20,7 @@ use rand::{CryptoRng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What a long call is doing, for progress bars.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,8 +75,7 @@ pub struct Keys {
     pub id: CircuitId,
     /// Checks proofs.
     pub vk: VerificationKey,
-    /// Makes proofs.
-    pub pk: ProvingKey<Bls12_381>,
+    points: KeyPoints,
     /// Names the key.
     pub fingerprint: Fingerprint,
     /// Made on one machine: for local chains only.
@@ -90,6 +90,8 @@ pub struct Keys {
     path: ProverPath,
     /// The key as `path` reads it, made when it is first needed; `None` inside for [`ProverPath::Ark`].
     fast: OnceLock<Option<FastKey>>,
+    /// Held by who makes it, so that two proofs at once do not make it twice.
+    making: Mutex<()>,
 }
 
 impl std::fmt::Debug for Keys {
@@ -184,18 +186,30 @@ impl Keys {
     }
 
     pub(crate) fn of(id: CircuitId, pk: ProvingKey<Bls12_381>, matrices: Matrices) -> Self {
-        let keys = Self::of_rows(id, pk, Rows::of(&matrices), matrices.hash());
+        let keys = Self::of_rows(id, KeyPoints::of(pk), Rows::of(&matrices), matrices.hash());
         Self { matrices: OnceLock::from(matrices), ..keys }
     }
 
     /// The same, where the matrices are not at hand.
-    pub(crate) fn of_rows(id: CircuitId, pk: ProvingKey<Bls12_381>, rows: Rows, matrix_hash: [u8; 32]) -> Self {
-        let k = &pk.vk;
+    pub(crate) fn of_rows(id: CircuitId, points: KeyPoints, rows: Rows, matrix_hash: [u8; 32]) -> Self {
+        let k = points.vk();
         let vk = VerificationKey::from_points(&k.alpha_g1, &k.beta_g2, &k.gamma_g2, &k.delta_g2, &k.gamma_abc_g1)
             .expect("a setup's points are multiples of the generators by secrets that are not 0");
         let fingerprint = vk.fingerprint();
-        let (path, matrices, fast) = (ProverPath::detect(), OnceLock::new(), OnceLock::new());
-        Self { id, vk, pk, fingerprint, insecure_dev: true, transcript: None, rows, matrices, matrix_hash, path, fast }
+        Self {
+            id,
+            vk,
+            points,
+            fingerprint,
+            insecure_dev: true,
+            transcript: None,
+            rows,
+            matrices: OnceLock::new(),
+            matrix_hash,
+            path: ProverPath::detect(),
+            fast: OnceLock::new(),
+            making: Mutex::new(()),
+        }
     }
 
     /// Proves by another path than the processor's fastest; all make the same proofs.
@@ -212,19 +226,36 @@ impl Keys {
     }
 
     /// Brings the key into the form that proofs read; the first proof does it where nobody has.
-    pub fn prepare(&self) {
-        self.fast();
+    ///
+    /// # Errors
+    /// [`KeyError`] where the key's file can no longer be read.
+    pub fn prepare(&self) -> Result<(), KeyError> {
+        self.fast().map(|_| ())
     }
 
-    pub(crate) fn fast(&self) -> Option<&FastKey> {
-        self.fast.get_or_init(|| FastKey::new(self.path, &self.pk, &self.rows)).as_ref()
+    pub(crate) fn fast(&self) -> Result<Option<&FastKey>, KeyError> {
+        // It guards no data.
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.fast.get().is_none() {
+            let made = FastKey::new(self.path, &self.points, &self.rows)?;
+            let _ = self.fast.set(made);
+        }
+        Ok(self.fast.get().and_then(Option::as_ref))
+    }
+
+    /// The key as ark-groth16 holds it; of one from a file, read now and kept.
+    ///
+    /// # Errors
+    /// [`KeyError`] where the file can no longer be read.
+    pub fn proving_key(&self) -> Result<&ProvingKey<Bls12_381>, KeyError> {
+        self.points.whole()
     }
 
     /// What one proof needs beyond its keys, in bytes: three transformed vectors, canonical scalars and digits, and for each thread a
     /// window's sorted points and sums. By count, not by measurement.
     #[must_use]
     pub fn proof_memory_bytes(&self, threads: usize) -> u64 {
-        let (domain, variables) = (self.pk.h_query.len() as u64 + 1, self.assignment_len() as u64);
+        let (domain, variables) = (self.points.h_count() as u64 + 1, self.assignment_len() as u64);
         // 40 bytes a value in lanes; 32 a scalar and 2 for each of about 20 digits; 4 a sorted point and 3/4 of a G2 point of 256 bytes.
         let window = 4 * domain.max(variables) + 192 * variables;
         3 * 40 * domain + (32 + 40) * (domain + 3 * variables) + threads as u64 * window

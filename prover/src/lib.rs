@@ -11,6 +11,7 @@ mod fast;
 mod file;
 mod keys;
 mod memory;
+mod points;
 mod proof;
 mod rows;
 mod schedule;

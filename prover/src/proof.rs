@@ -1,7 +1,7 @@
 //! One proof: check natively, compute the assignment, prove, verify, hand out.
 
 use crate::fast::Points;
-use crate::keys::{Keys, Phase};
+use crate::keys::{KeyError, Keys, Phase};
 use crate::memory::peak_memory_bytes;
 use crate::schedule::{Gate, Scheduler};
 use ark_bls12_381::{Bls12_381, Fr};
@@ -56,6 +56,9 @@ pub enum ProveError {
     /// The circuit could not be filled.
     #[error("the circuit could not be filled: {0}")]
     Synthesis(#[from] SynthesisError),
+    /// The points of the key cannot be read from its file any more.
+    #[error(transparent)]
+    Points(#[from] KeyError),
     /// A proof of this circuit needs more memory than proofs may have.
     #[error("a proof needs {need} bytes of memory, the limit is {limit}")]
     Memory {
@@ -178,7 +181,7 @@ fn prove_now<C: Circuit, R: RngCore + CryptoRng>(
 
     progress(Phase::Prove);
     let begun = Instant::now();
-    let fast = keys.fast().and_then(|key| key.prove(&keys.rows, &assignment, gate, rng));
+    let fast = keys.fast()?.and_then(|key| key.prove(&keys.rows, &assignment, gate, rng));
     let (a, b, c) = match fast {
         Some(points) => points,
         None => by_ark(keys, &assignment, rng)?,
@@ -196,11 +199,11 @@ fn prove_now<C: Circuit, R: RngCore + CryptoRng>(
 }
 
 /// ark-groth16's proof: on its own path, and for a key that our form does not take.
-fn by_ark(keys: &Keys, assignment: &[Fr], rng: &mut dyn RngCore) -> Result<Points, SynthesisError> {
+fn by_ark(keys: &Keys, assignment: &[Fr], rng: &mut dyn RngCore) -> Result<Points, ProveError> {
     let (r, s) = (Fr::rand(rng), Fr::rand(rng));
     let m = keys.matrices()?;
     let made = Groth16::<Bls12_381>::create_proof_with_reduction_and_matrices(
-        &keys.pk,
+        keys.proving_key()?,
         r,
         s,
         &m.abc,

@@ -305,6 +305,60 @@ fn rows_are_kept_beside_the_key_of_a_pinned_shape_and_damage_is_made_good() {
     }
 }
 
+#[test]
+fn points_are_read_from_the_file_that_was_checked_by_every_path() {
+    let (id, dir) = (CircuitId::Storage(StorageShape::TINY), tempfile::tempdir().unwrap());
+    let load = || Keys::load_or_setup_with(dir.path(), id, &mut rng(1), &mut |_| ()).unwrap();
+    load();
+    let path = Keys::path(dir.path(), id);
+    for prover in ProverPath::all() {
+        let keys = load().with_path(prover);
+        // Another key takes its place, under the same name: the one that was checked is still the one that proves.
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, b"not a key").unwrap();
+        prove(&keys, storage_circuit(StorageShape::TINY), &mut rng(2)).unwrap();
+        std::fs::write(&path, whole).unwrap();
+    }
+}
+
+#[test]
+fn a_file_changed_after_its_check_makes_no_proof() {
+    let (id, dir) = (CircuitId::Storage(StorageShape::TINY), tempfile::tempdir().unwrap());
+    let load = || Keys::load_or_setup_with(dir.path(), id, &mut rng(1), &mut |_| ()).unwrap();
+    load();
+    let path = Keys::path(dir.path(), id);
+    let whole = std::fs::read(&path).unwrap();
+    type Change = fn(&mut Vec<u8>);
+    // In place, so the open file sees it: cut, not canonical, other points.
+    let changes: [(Change, bool); 3] = [
+        (|b| b.truncate(b.len() / 2), true),
+        (|b| b[2000..].fill(0xff), true),
+        (
+            |b| {
+                let at = b.len() - 32 - 96 * 40;
+                b.copy_within(at..at + 96 * 20, at + 96 * 20)
+            },
+            false,
+        ),
+    ];
+    for (change, unreadable) in changes {
+        for prover in ProverPath::all() {
+            let keys = load().with_path(prover);
+            let mut bytes = whole.clone();
+            change(&mut bytes);
+            std::fs::write(&path, &bytes).unwrap();
+            let refused = prove(&keys, storage_circuit(StorageShape::TINY), &mut rng(2)).unwrap_err();
+            match refused {
+                ProveError::Points(_) => assert!(unreadable, "{prover:?}: {refused}"),
+                ProveError::Unsound { .. } => assert!(!unreadable, "{prover:?}: {refused}"),
+                other => panic!("{prover:?}: {other}"),
+            }
+            std::fs::write(&path, &whole).unwrap();
+        }
+    }
+}
+
 /// Writes `DIR/<statement>/{proof,public,vkey}.json` and `pinned.json` for `tests/interop/verify.mjs`, which checks them with snarkjs and
 /// with @noble/curves: `FLUENCE_INTEROP_DIR=DIR cargo test -p fluence-prover --test prove export_for_other_tools`.
 #[test]
@@ -363,7 +417,7 @@ fn paths_side_by_side_slow() {
         for path in ProverPath::all() {
             keys = keys.with_path(path);
             let (start, cpu) = (std::time::Instant::now(), cpu_seconds());
-            keys.prepare();
+            keys.prepare().unwrap();
             let (ready, ready_cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
             let (start, cpu) = (std::time::Instant::now(), cpu_seconds());
             let proved = prove(&keys, circuit.clone(), &mut rng(8)).unwrap();

@@ -4,13 +4,16 @@
 //! Rule        every point from outside is decoded with curve and subgroup checks and has one encoding; every input is below r
 //!             by its type. A key whose points are infinity is refused: such a key accepts anything.
 //! Encodings   off chain 192 bytes A48 | B96 | C48, compressed as by zcash; on chain uncompressed EIP-2537, A128 | B256 | C128
-//! Arithmetic  blst's, by [`blst_points`]; a twin on ark-ec and the prover's library (ark-groth16) are oracles in the tests
+//! Arithmetic  blst's, by [`blst_points`]; of many proofs at once, decoding and multiples in `lanes` where the processor has AVX-512 IFMA,
+//!             chosen at run time. A twin on ark-ec and the prover's library (ark-groth16) are oracles in the tests
 //! Source      Groth, EUROCRYPT 2016, section 3.2; <https://eips.ethereum.org/EIPS/eip-2537>; DESIGN section 6
 //! Deviations  none
 
 mod blst_points;
 mod eip2537;
 mod key;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 
 pub use eip2537::{G1_BYTES as EIP2537_G1_BYTES, G2_BYTES as EIP2537_G2_BYTES, PROOF_BYTES as EIP2537_PROOF_BYTES};
 pub use key::{KeyError, VerificationKey};
@@ -18,6 +21,8 @@ pub use key::{KeyError, VerificationKey};
 use ark_bls12_381::{Fr, G1Affine, G2Affine};
 use ark_ff::{PrimeField, Zero};
 use ark_serialize::{CanonicalDeserialize, CanonicalSerialize};
+#[cfg(target_arch = "x86_64")]
+use fluence_crypto::lanes::Ifma;
 use fluence_types::FieldBytes;
 use fluence_types::proof::ProofBytes;
 use rand::RngCore;
@@ -70,10 +75,18 @@ impl Proof {
     /// # Errors
     /// [`VerifyError::Point`] naming the point.
     pub fn from_bytes(bytes: &ProofBytes) -> Result<Self, VerifyError> {
+        let (a, b) = Self::ab(bytes)?;
+        Ok(Self { a, b, c: Self::c(bytes)? })
+    }
+
+    fn ab(bytes: &ProofBytes) -> Result<(G1Affine, G2Affine), VerifyError> {
         let a = blst_points::g1(&bytes.0[..48]).ok_or(VerifyError::Point("A"))?;
         let b = blst_points::g2(&bytes.0[48..144]).ok_or(VerifyError::Point("B"))?;
-        let c = blst_points::g1(&bytes.0[144..]).ok_or(VerifyError::Point("C"))?;
-        Ok(Self { a, b, c })
+        Ok((a, b))
+    }
+
+    fn c(bytes: &ProofBytes) -> Result<G1Affine, VerifyError> {
+        blst_points::g1(&bytes.0[144..]).ok_or(VerifyError::Point("C"))
     }
 
     /// A proof from points that the caller made itself; wrong ones only make a proof that does not verify.
@@ -103,20 +116,27 @@ impl Proof {
 /// # Errors
 /// [`VerifyError`]: wrong number of inputs, a bad point, or an equation that does not hold.
 pub fn verify(vk: &VerificationKey, inputs: &[FieldBytes], proof: &ProofBytes) -> Result<(), VerifyError> {
-    let combine = || vk.coefficients(inputs).map(|k| vk.combine(&k));
-    let (proof, x) = rayon::join(|| Proof::from_bytes(proof), combine);
-    holds(vk, proof?, x?)
+    holds(vk, inputs, || Proof::ab(proof), || Proof::c(proof))
 }
 
 fn verify_decoded(vk: &VerificationKey, inputs: &[FieldBytes], proof: &Proof) -> Result<(), VerifyError> {
-    holds(vk, *proof, vk.combine(&vk.coefficients(inputs)?))
+    holds(vk, inputs, || Ok((proof.a, proof.b)), || Ok(proof.c))
 }
 
-/// Whether the equation holds for `x`, the inputs' combination of the IC points.
-fn holds(vk: &VerificationKey, proof: Proof, x: G1Affine) -> Result<(), VerifyError> {
-    // e(-alpha, beta) is not precomputed: a key is used a few times, and a pairing more in the product costs less than an exponentiation.
-    let pairs = [(proof.a, proof.b), (-vk.alpha, vk.beta), (-x, vk.gamma), (-proof.c, vk.delta)];
-    if blst_points::product_is_one(&pairs) { Ok(()) } else { Err(VerifyError::Mismatch) }
+/// Whether the equation holds: what A and B are needed for on one thread, the rest, which is as much, on another.
+fn holds(
+    vk: &VerificationKey,
+    inputs: &[FieldBytes],
+    ab: impl FnOnce() -> Result<(G1Affine, G2Affine), VerifyError> + Send,
+    c: impl FnOnce() -> Result<G1Affine, VerifyError> + Send,
+) -> Result<(), VerifyError> {
+    let first = || Ok::<_, VerifyError>(blst_points::miller_loops(&[ab()?]) * *vk.alpha_beta());
+    let rest = || {
+        let (c, x) = (c()?, vk.combine(&vk.coefficients(inputs)?));
+        Ok::<_, VerifyError>(blst_points::miller_loops(&[(-x, vk.gamma), (-c, vk.delta)]))
+    };
+    let (first, rest) = rayon::join(first, rest);
+    if blst_points::is_one(&(first? * rest?)) { Ok(()) } else { Err(VerifyError::Mismatch) }
 }
 
 /// Checks many proofs under one key with `n + 3` pairings, by a random combination; where it fails, each alone, to name the bad ones.
@@ -133,8 +153,12 @@ pub fn verify_batch<R: RngCore>(
     if batch.is_empty() {
         return Ok(());
     }
-    let decoded: Vec<Result<(Vec<Fr>, Proof), VerifyError>> =
-        batch.par_iter().map(|(inputs, proof)| Ok((vk.coefficients(inputs)?, Proof::from_bytes(proof)?))).collect();
+    let proofs: Vec<&ProofBytes> = batch.iter().map(|(_, proof)| *proof).collect();
+    let decoded: Vec<Result<(Vec<Fr>, Proof), VerifyError>> = decode(&proofs)
+        .into_iter()
+        .zip(batch)
+        .map(|(proof, (inputs, _))| Ok((vk.coefficients(inputs)?, proof?)))
+        .collect();
     // One that is no proof at all is named at once; the rest are still a batch.
     let good: Vec<&(Vec<Fr>, Proof)> = decoded.iter().flatten().collect();
     let holds = combination_holds(vk, &good, rng);
@@ -153,24 +177,50 @@ pub fn verify_batch<R: RngCore>(
     if bad.is_empty() { Ok(()) } else { Err(BatchError { bad, of: batch.len() }) }
 }
 
+/// Every proof's points. Uses rayon's pool.
+fn decode(proofs: &[&ProofBytes]) -> Vec<Result<Proof, VerifyError>> {
+    #[cfg(target_arch = "x86_64")]
+    if proofs.len() >= lanes::PROOFS_MIN
+        && let Some(seen) = Ifma::detect()
+    {
+        let decoded = lanes::decode(seen, proofs).into_par_iter().zip(proofs);
+        return decoded.map(|(sure, proof)| sure.map_or_else(|| Proof::from_bytes(proof), Ok)).collect();
+    }
+    proofs.par_iter().map(|proof| Proof::from_bytes(proof)).collect()
+}
+
+/// `by[i] points[i]`. Uses rayon's pool.
+fn multiples(points: &[G1Affine], by: &[u128]) -> Vec<G1Affine> {
+    #[cfg(target_arch = "x86_64")]
+    if points.len() >= lanes::PROOFS_MIN
+        && let Some(seen) = Ifma::detect()
+    {
+        return lanes::multiples(seen, points, by);
+    }
+    let one =
+        |(point, by): (&G1Affine, &u128)| blst_points::sum_of_multiples(&[*point], &[Fr::from(*by)], COEFFICIENT_BITS);
+    points.par_iter().zip(by).map(one).collect()
+}
+
 /// prod e(rho_i A_i, B_i) * e(-(sum rho_i) alpha, beta) * e(-sum rho_i x_i, gamma) * e(-sum rho_i C_i, delta) = 1
 fn combination_holds<R: RngCore>(vk: &VerificationKey, proofs: &[&(Vec<Fr>, Proof)], rng: &mut R) -> bool {
-    let rho: Vec<Fr> = proofs
+    let integers: Vec<u128> = proofs
         .iter()
         .map(|_| {
             let mut bytes = [0; COEFFICIENT_BITS / 8];
             rng.fill_bytes(&mut bytes);
             // Never 0: a proof must not be able to drop out of the combination.
-            Fr::from(u128::from_le_bytes(bytes).max(1))
+            u128::from_le_bytes(bytes).max(1)
         })
         .collect();
+    let rho: Vec<Fr> = integers.iter().map(|k| Fr::from(*k)).collect();
     let mut x = vec![Fr::zero(); vk.inputs() + 1];
     for ((coefficients, _), rho) in proofs.iter().zip(&rho) {
         x.iter_mut().zip(coefficients).for_each(|(sum, k)| *sum += *k * rho);
     }
     let scaled = || -> Vec<(G1Affine, G2Affine)> {
-        let scale = |a: G1Affine, rho: Fr| blst_points::sum_of_multiples(&[a], &[rho], COEFFICIENT_BITS);
-        proofs.par_iter().zip(&rho).map(|((_, proof), rho)| (scale(proof.a, *rho), proof.b)).collect()
+        let a: Vec<G1Affine> = proofs.iter().map(|(_, proof)| proof.a).collect();
+        multiples(&a, &integers).into_iter().zip(proofs).map(|(a, (_, proof))| (a, proof.b)).collect()
     };
     let sums = || {
         let c: Vec<G1Affine> = proofs.iter().map(|(_, proof)| proof.c).collect();

@@ -15,6 +15,8 @@
 // Limbs and lanes are counted: several arrays go by one index.
 #![allow(clippy::needless_range_loop)]
 
+pub mod base;
+pub mod curve;
 mod scalar;
 
 pub use scalar::{Fixed, Limbs, R255, from_ark, limbs, pack, plus, settled, split, to_ark, wrapped};
@@ -259,6 +261,18 @@ pub fn maybe_zero<const UP_TO: usize, M: Modulus<L>, const L: usize>(a: &Lanes<L
         mask |= _mm512_cmpeq_epi64_mask(a.0[0], _mm512_set1_epi64(M::MULTIPLES[0][k] as i64));
     }
     mask
+}
+
+/// Lanes that are 0 mod p, of elements below 2 p: every limb is compared, so it is exact.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[inline]
+pub fn zero<M: Modulus<L>, const L: usize>(a: &Lanes<L>) -> u8 {
+    let (mut none, mut p) = (0xff, 0xff);
+    for i in 0..L {
+        none &= _mm512_cmpeq_epi64_mask(a.0[i], _mm512_setzero_si512());
+        p &= _mm512_cmpeq_epi64_mask(a.0[i], _mm512_set1_epi64(M::P[i] as i64));
+    }
+    none | p
 }
 
 /// `a - K p` where that is not negative, `a` elsewhere.

@@ -15,8 +15,9 @@ use super::state::{Query, State};
 use super::{Progress, Random};
 use crate::file;
 use crate::keys::{KeyError, Keys};
+use crate::points::KeyPoints;
 use crate::rows::Rows;
-use ark_bls12_381::{G1Affine, G1Projective, G2Affine, G2Projective};
+use ark_bls12_381::{Bls12_381, G1Affine, G1Projective, G2Affine, G2Projective};
 use ark_ec::{AffineRepr, CurveGroup};
 use ark_groth16::{ProvingKey, VerifyingKey};
 use fluence_circuits::pin::Matrices;
@@ -76,7 +77,8 @@ pub fn finalize(
     let initial = evaluate(&matrices, &radix, progress);
     let keys = assemble(&mut state, &matrices, &radix, initial)?;
     progress("checking the key", 0, 0);
-    compare(&keys, &matrices, &mut state, &radix, rng)?.map_err(refused(&key))?;
+    let pk = keys.proving_key().map_err(|e| key_error(&key, e))?;
+    compare(&keys, pk, &matrices, &mut state, &radix, rng)?.map_err(refused(&key))?;
     let json = serde_json::to_vec_pretty(&crate::export_key(&keys)).expect("a key file is text");
     for (path, bytes) in [(&transcript, state.transcript.bytes()), (&verification_key, json)] {
         let mut out = Output::create(path)?;
@@ -110,7 +112,7 @@ fn assemble(state: &mut State, matrices: &Matrices, radix: &Radix, initial: Init
         h_query,
         l_query,
     };
-    let mut keys = Keys::of_rows(state.transcript.head.circuit, pk, Rows::of(matrices), matrices.hash());
+    let mut keys = Keys::of_rows(state.transcript.head.circuit, KeyPoints::of(pk), Rows::of(matrices), matrices.hash());
     keys.insecure_dev = false;
     keys.transcript = Some(TranscriptHash::from_bytes(state.transcript.hash()));
     Ok(keys)
@@ -134,12 +136,13 @@ pub fn check_key(
     let key = Keys::path(dir, state.transcript.head.circuit);
     progress("checking the key", 0, 0);
     let keys = file::load(&key, state.transcript.head.circuit).map_err(|e| key_error(&key, e))?;
-    let valid = valid::<G1Affine>(&[&keys.pk.a_query, &keys.pk.b_g1_query, &keys.pk.h_query, &keys.pk.l_query])
-        && valid::<G2Affine>(&[&keys.pk.b_g2_query]);
+    let pk = keys.proving_key().map_err(|e| key_error(&key, e))?;
+    let valid = valid::<G1Affine>(&[&pk.a_query, &pk.b_g1_query, &pk.h_query, &pk.l_query])
+        && valid::<G2Affine>(&[&pk.b_g2_query]);
     if !valid {
         return Err(refused(&key)(Refusal::Relation("a point of the key is off its curve or outside the subgroup")));
     }
-    compare(&keys, &matrices, &mut state, &radix, rng)?.map_err(refused(&key))?;
+    compare(&keys, pk, &matrices, &mut state, &radix, rng)?.map_err(refused(&key))?;
     let (verification_key, transcript) = (key.with_extension("vkey.json"), key.with_extension("transcript"));
     let (fingerprint, pinned_hash) = (keys.fingerprint, keys.vk.pinned_hash());
     Ok(Finalized { status: status_of(&state.transcript), key, verification_key, transcript, fingerprint, pinned_hash })
@@ -153,12 +156,13 @@ fn valid<P: Point>(vectors: &[&Vec<P>]) -> bool {
 /// A key against a verified ceremony.
 fn compare(
     keys: &Keys,
+    pk: &ProvingKey<Bls12_381>,
     matrices: &Matrices,
     state: &mut State,
     radix: &Radix,
     rng: &mut dyn Random,
 ) -> Result<Result<(), Refusal>, CeremonyError> {
-    let (pk, vk) = (&keys.pk, &keys.pk.vk);
+    let vk = &pk.vk;
     let hash = TranscriptHash::from_bytes(state.transcript.hash());
     let (delta_g1, delta_g2) = state.transcript.delta();
     let head = (vk.alpha_g1, pk.beta_g1, vk.beta_g2, vk.gamma_g2, pk.delta_g1, vk.delta_g2);

@@ -7,7 +7,6 @@
 //! Source   Groth, EUROCRYPT 2016; Baghery, Kohlweiss, Siim, Volkhov, FC 2021 (eprint 2020/811), theorem 3, for the last step; `docs/prover.md`
 
 mod blst;
-mod curve;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
 mod msm;
@@ -15,12 +14,13 @@ mod quotient;
 #[cfg(test)]
 mod tests;
 
+use crate::keys::KeyError;
+use crate::points::{KeyPoints, Query as Vector};
 use crate::rows::Rows;
 use crate::schedule::Gate;
-use ark_bls12_381::{Bls12_381, Fr, G1Affine, G2Affine, g1, g2};
+use ark_bls12_381::{Fr, G1Affine, G2Affine, g1, g2};
 use ark_ec::{AffineRepr, CurveGroup};
 use ark_ff::{Field, UniformRand, Zero};
-use ark_groth16::ProvingKey;
 use msm::{Query, scalars};
 use quotient::Domain;
 use rand::RngCore;
@@ -76,25 +76,30 @@ pub(crate) struct FastKey {
 pub(crate) type Points = (G1Affine, G2Affine, G1Affine);
 
 impl FastKey {
-    /// `None` for [`Path::Ark`], which reads keys as they are, and for a key that is not of this circuit.
-    pub(crate) fn new(path: Path, pk: &ProvingKey<Bls12_381>, rows: &Rows) -> Option<Self> {
-        let domain = Domain::new(path, rows)?;
-        if pk.h_query.len() + 1 != domain.size() {
-            return None;
-        }
-        let order = domain.order();
-        let h: Vec<G1Affine> = order.iter().map(|k| pk.h_query.get(*k).copied().unwrap_or_default()).collect();
-        Some(Self {
-            alpha: pk.vk.alpha_g1,
-            beta: pk.vk.beta_g2,
-            delta: pk.vk.delta_g2,
-            a: Query::new(path, &pk.a_query),
-            b: Query::new(path, &pk.b_g2_query),
-            l: Query::new(path, &pk.l_query),
-            h: Query::new(path, &h),
+    /// `None` for [`Path::Ark`], which reads keys as they are, and for a key that is not of this circuit. One vector after the other, so that
+    /// of a key in a file one at a time is in memory twice.
+    ///
+    /// # Errors
+    /// [`KeyError`] where the key's file can no longer be read.
+    pub(crate) fn new(path: Path, points: &KeyPoints, rows: &Rows) -> Result<Option<Self>, KeyError> {
+        let Some(domain) = Domain::new(path, rows).filter(|domain| points.h_count() + 1 == domain.size()) else {
+            return Ok(None);
+        };
+        let ordered = |h: &[G1Affine]| -> Vec<G1Affine> {
+            domain.order().into_iter().map(|k| h.get(k).copied().unwrap_or_default()).collect()
+        };
+        let vk = points.vk();
+        Ok(Some(Self {
+            alpha: vk.alpha_g1,
+            beta: vk.beta_g2,
+            delta: vk.delta_g2,
+            a: Query::new(path, &points.g1(Vector::A)?),
+            b: Query::new(path, &points.b_g2()?),
+            l: Query::new(path, &points.g1(Vector::L)?),
+            h: Query::new(path, &ordered(&points.g1(Vector::H)?)),
             domain,
             inputs: rows.inputs,
-        })
+        }))
     }
 
     /// The proof with r = s = 0: what ark-groth16 makes with these.

@@ -8,14 +8,15 @@
 
 use super::Path;
 use super::blst;
-use super::curve::Curve;
 #[cfg(target_arch = "x86_64")]
 use super::ifma::{self, Ifma, Point};
+use crate::points::PIECE;
 use crate::schedule::Gate;
 use ark_bls12_381::Fr;
 use ark_ec::AffineRepr;
 use ark_ec::short_weierstrass::{Affine, Projective, SWCurveConfig};
 use ark_ff::{AdditiveGroup, BigInt, BigInteger, PrimeField};
+use fluence_crypto::curve::Curve;
 use rayon::prelude::*;
 use std::marker::PhantomData;
 
@@ -50,11 +51,11 @@ impl<C: Curve<D>, const D: usize> Query<C, D> {
     pub(super) fn new(path: Path, all: &[Affine<C>]) -> Self {
         let places = || all.iter().enumerate().filter(|(_, p)| !p.is_zero()).map(|(i, _)| i as u32);
         let kept = all.iter().any(|p| p.is_zero()).then(|| places().collect::<Vec<_>>());
-        let finite = all.par_iter().with_min_len(1 << 10).filter(|p| !p.is_zero());
+        let count = kept.as_ref().map_or(all.len(), Vec::len);
         let points = match path {
             #[cfg(target_arch = "x86_64")]
-            Path::Ifma if let Some(seen) = Ifma::detect() => Points::Ifma(seen, finite.map(Point::from_ark).collect()),
-            _ => Points::Blst(finite.map(blst::Point::from_ark).collect()),
+            Path::Ifma if let Some(seen) = Ifma::detect() => Points::Ifma(seen, finite(all, count, Point::from_ark)),
+            _ => Points::Blst(finite(all, count, blst::Point::from_ark)),
         };
         Self { kept, points, curve: PhantomData }
     }
@@ -79,6 +80,16 @@ impl<C: Curve<D>, const D: usize> Query<C, D> {
             }
         }
     }
+}
+
+/// The `count` points that are not infinity, in another form; piece by piece, because what threads collect is in memory twice.
+fn finite<C: SWCurveConfig, P: Send>(all: &[Affine<C>], count: usize, form: impl Fn(&Affine<C>) -> P + Sync) -> Vec<P> {
+    let mut out = Vec::with_capacity(count);
+    for piece in all.chunks(PIECE) {
+        let points: Vec<P> = piece.par_iter().with_min_len(1 << 8).filter(|p| !p.is_zero()).map(&form).collect();
+        out.extend(points);
+    }
+    out
 }
 
 /// The width with the fewest additions: each window adds every point once, and each bucket at the price of `bucket` points.

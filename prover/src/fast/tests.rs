@@ -2,6 +2,7 @@
 //! column twice, rows without terms, public inputs in B and C.
 
 use super::*;
+use ark_bls12_381::Bls12_381;
 use ark_ec::pairing::Pairing;
 use ark_groth16::Groth16;
 use ark_relations::gr1cs::{
@@ -74,7 +75,7 @@ impl ConstraintSynthesizer<Fr> for Chain {
 }
 
 struct Made {
-    pk: ProvingKey<Bls12_381>,
+    points: KeyPoints,
     matrices: Matrices,
     rows: Rows,
     assignment: Vec<Fr>,
@@ -94,14 +95,14 @@ fn made(rows: usize) -> Made {
     let mut assignment = cs.assignments.instance_assignment;
     assignment.extend(cs.assignments.witness_assignment);
     assert_eq!(matrices.first_broken(&assignment), None);
-    Made { pk, rows: Rows::of(&matrices), matrices, assignment }
+    Made { points: KeyPoints::of(pk), rows: Rows::of(&matrices), matrices, assignment }
 }
 
 fn ark(made: &Made, assignment: &[Fr]) -> Points {
     let m = &made.matrices;
     let zero = Fr::zero();
     let proof = Groth16::<Bls12_381>::create_proof_with_reduction_and_matrices(
-        &made.pk,
+        made.points.whole().unwrap(),
         zero,
         zero,
         &m.abc,
@@ -118,7 +119,7 @@ fn paths() -> impl Iterator<Item = Path> {
 }
 
 fn verifies(made: &Made, (a, b, c): Points) -> bool {
-    let vk = ark_groth16::prepare_verifying_key(&made.pk.vk);
+    let vk = ark_groth16::prepare_verifying_key(made.points.vk());
     let inputs = &made.assignment[1..made.matrices.inputs];
     Groth16::<Bls12_381>::verify_proof(&vk, &ark_groth16::Proof { a, b, c }, inputs).unwrap()
 }
@@ -129,7 +130,7 @@ fn every_path_makes_the_points_that_ark_makes() {
         let made = made(rows);
         let want = ark(&made, &made.assignment);
         for path in paths() {
-            let key = FastKey::new(path, &made.pk, &made.rows).unwrap();
+            let key = FastKey::new(path, &made.points, &made.rows).unwrap().unwrap();
             assert_eq!(key.plain(&made.rows, &made.assignment, &Gate::default()), want, "{path:?}, {rows} rows");
         }
     }
@@ -140,7 +141,7 @@ fn a_fresh_proof_verifies_and_no_two_share_a_point() {
     let made = made(40);
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     for path in paths() {
-        let key = FastKey::new(path, &made.pk, &made.rows).unwrap();
+        let key = FastKey::new(path, &made.points, &made.rows).unwrap().unwrap();
         let plain = key.plain(&made.rows, &made.assignment, &Gate::default());
         let one = key.prove(&made.rows, &made.assignment, &Gate::default(), &mut rng).unwrap();
         let two = key.prove(&made.rows, &made.assignment, &Gate::default(), &mut rng).unwrap();
@@ -160,7 +161,7 @@ fn a_false_assignment_makes_no_proof_on_any_path() {
     let made = made(40);
     let mut rng = ChaCha20Rng::seed_from_u64(2);
     for path in paths() {
-        let key = FastKey::new(path, &made.pk, &made.rows).unwrap();
+        let key = FastKey::new(path, &made.points, &made.rows).unwrap().unwrap();
         for at in [made.matrices.inputs + 1, made.assignment.len() - 1] {
             let mut wrong = made.assignment.clone();
             wrong[at] += Fr::from(1u64);
@@ -175,7 +176,7 @@ fn a_false_assignment_makes_no_proof_on_any_path() {
 fn threads_make_no_difference() {
     let made = made(100);
     for path in paths() {
-        let key = FastKey::new(path, &made.pk, &made.rows).unwrap();
+        let key = FastKey::new(path, &made.points, &made.rows).unwrap().unwrap();
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| key.plain(&made.rows, &made.assignment, &Gate::default()))
@@ -188,8 +189,8 @@ fn threads_make_no_difference() {
 fn a_key_of_another_size_is_refused() {
     let (small, large) = (made(9), made(100));
     for path in paths() {
-        assert!(FastKey::new(path, &small.pk, &large.rows).is_none());
-        assert!(FastKey::new(path, &large.pk, &small.rows).is_none());
+        assert!(FastKey::new(path, &small.points, &large.rows).unwrap().is_none());
+        assert!(FastKey::new(path, &large.points, &small.rows).unwrap().is_none());
     }
-    assert!(FastKey::new(Path::Ark, &small.pk, &small.rows).is_none());
+    assert!(FastKey::new(Path::Ark, &small.points, &small.rows).unwrap().is_none());
 }

@@ -100,17 +100,23 @@ fn one_by_one(points: &[G1Affine], scalars: &[Fr]) -> G1Affine {
     if points.len() == 1 { first } else { multiples.fold(first.into_group(), |sum, p| sum + p).into_affine() }
 }
 
+/// `prod e(p, q)` before the final exponentiation, by one thread; all points are in their subgroups.
+pub(super) fn miller_loops(pairs: &[(G1Affine, G2Affine)]) -> blst_fp12 {
+    let finite = pairs.iter().filter(|(p, q)| !p.is_zero() && !q.is_zero());
+    let (p, q): (Vec<_>, Vec<_>) = finite.map(|(p, q)| (to_g1(p), to_g2(q))).unzip();
+    if p.is_empty() { blst_fp12::default() } else { blst_fp12::miller_loop_n(&q, &p) }
+}
+
+/// Whether a product of Miller loops is one, once it is exponentiated.
+pub(super) fn is_one(product: &blst_fp12) -> bool {
+    product.final_exp() == blst_fp12::default()
+}
+
 /// Whether `prod e(p, q)` is one; all points are in their subgroups. Uses rayon's pool where there are many.
 pub(super) fn product_is_one(pairs: &[(G1Affine, G2Affine)]) -> bool {
-    let finite: Vec<_> = pairs.iter().filter(|(p, q)| !p.is_zero() && !q.is_zero()).collect();
-    let loops = |pairs: &[&(G1Affine, G2Affine)]| {
-        let (p, q): (Vec<_>, Vec<_>) = pairs.iter().map(|(p, q)| (to_g1(p), to_g2(q))).unzip();
-        blst_fp12::miller_loop_n(&q, &p)
-    };
     // As many parts for each thread, so that none waits for another's last.
     let threads = rayon::current_num_threads();
-    let parts = finite.len().div_ceil(PAIRS_TOGETHER).max(1).next_multiple_of(threads);
-    let together = finite.len().div_ceil(parts).max(PAIRS_APART);
-    let product = finite.par_chunks(together).map(loops).reduce(blst_fp12::default, |a, b| a * b);
-    product.final_exp() == blst_fp12::default()
+    let parts = pairs.len().div_ceil(PAIRS_TOGETHER).max(1).next_multiple_of(threads);
+    let together = pairs.len().div_ceil(parts).max(PAIRS_APART);
+    is_one(&pairs.par_chunks(together).map(miller_loops).reduce(blst_fp12::default, |a, b| a * b))
 }

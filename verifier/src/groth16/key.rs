@@ -9,10 +9,12 @@ use super::{VerifyError, blst_points, eip2537, point, put, scalar};
 use ark_bls12_381::{Fr, G1Affine, G2Affine};
 use ark_ec::AffineRepr;
 use ark_ff::{Field, PrimeField};
+use blst::blst_fp12;
 use fluence_types::limits::PUBLIC_INPUTS_MAX;
 use fluence_types::{FieldBytes, Fingerprint};
 use sha3::{Digest, Keccak256};
 use std::fmt;
+use std::sync::OnceLock;
 
 /// Bytes before the IC points.
 const HEAD_BYTES: usize = 48 + 3 * 96;
@@ -40,7 +42,7 @@ pub enum KeyError {
 }
 
 /// A checked verification key.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct VerificationKey {
     pub(super) alpha: G1Affine,
     pub(super) beta: G2Affine,
@@ -48,7 +50,18 @@ pub struct VerificationKey {
     pub(super) delta: G2Affine,
     ic: Vec<G1Affine>,
     bytes: Vec<u8>,
+    /// The Miller loop of -alpha and beta, which every single check has in its product: made at the first, for the price of one loop.
+    alpha_beta: OnceLock<blst_fp12>,
 }
+
+impl PartialEq for VerificationKey {
+    fn eq(&self, other: &Self) -> bool {
+        // One encoding each; whether it has been used yet is no difference.
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for VerificationKey {}
 
 impl VerificationKey {
     /// Decodes the canonical bytes, with curve and subgroup checks.
@@ -74,6 +87,7 @@ impl VerificationKey {
             delta: finite("delta", &bytes[240..336])?,
             ic,
             bytes: bytes.to_vec(),
+            alpha_beta: OnceLock::new(),
         })
     }
 
@@ -163,6 +177,11 @@ impl VerificationKey {
             return Err(VerifyError::InputCount { got: inputs.len(), want: self.inputs() });
         }
         Ok(std::iter::once(Fr::ONE).chain(inputs.iter().map(scalar)).collect())
+    }
+
+    /// `e(-alpha, beta)` before the final exponentiation.
+    pub(super) fn alpha_beta(&self) -> &blst_fp12 {
+        self.alpha_beta.get_or_init(|| blst_points::miller_loops(&[(-self.alpha, self.beta)]))
     }
 
     /// sum k_i IC_i

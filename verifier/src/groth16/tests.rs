@@ -340,6 +340,43 @@ fn a_batch_names_its_bad_proofs() {
     assert_eq!(e.bad.len(), 2);
 }
 
+/// As many as go through lanes, where the processor has them: each bad point is named, as when it comes alone.
+#[test]
+fn a_large_batch_refuses_each_proof_as_it_is_refused_alone() {
+    let v = &vectors()[0];
+    let good = Proof::from_bytes(&v.proof).unwrap();
+    let stray = (1u64..)
+        .filter_map(|x| G1Affine::get_point_from_x_unchecked(Fq::from(x), false))
+        .find(|p| !p.is_in_correct_subgroup_assuming_on_curve())
+        .unwrap();
+    let flipped = |bit: usize| {
+        let mut proof = v.proof;
+        proof.0[bit / 8] ^= 0x80 >> (bit % 8);
+        proof
+    };
+    let mut proofs: Vec<ProofBytes> = (1..40u64).map(|r| rerandomised(&good, Fr::from(r)).to_bytes()).collect();
+    verify_batch(&v.vk, &proofs.iter().map(|p| (&v.inputs[..], p)).collect::<Vec<_>>(), &mut rng()).unwrap();
+    // Flags, coordinates, the signs of A, B and C, infinity as each, a point outside the subgroup as A and as C.
+    let bits = [0, 1, 2, 9, 100, 384, 386, 391, 700, 800, 1152, 1154, 1300, 1535];
+    let infinity = G1Affine::zero();
+    let whole = [
+        Proof { a: infinity, ..good },
+        Proof { b: G2Affine::zero(), ..good },
+        Proof { c: infinity, ..good },
+        Proof { a: stray, ..good },
+        Proof { c: stray, ..good },
+    ];
+    let bad = bits.map(flipped).into_iter().chain(whole.map(|p| p.to_bytes()));
+    for (i, bad) in bad.enumerate() {
+        proofs[2 * i] = bad;
+    }
+    let want: Vec<_> =
+        proofs.iter().enumerate().filter_map(|(i, p)| Some((i, verify(&v.vk, &v.inputs, p).err()?))).collect();
+    assert_eq!(want.len(), bits.len() + whole.len());
+    let batch: Vec<_> = proofs.iter().map(|p| (&v.inputs[..], p)).collect();
+    assert_eq!(verify_batch(&v.vk, &batch, &mut rng()).unwrap_err().bad, want);
+}
+
 #[test]
 fn the_pinned_hash_is_keccak_of_the_eip_2537_points() {
     let v = &vectors()[0];

@@ -25,11 +25,12 @@ use std::time::Instant;
 /// Where keys are kept between runs.
 pub const KEYS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/prover-keys");
 
-/// Domain and circuit: one run, ten samples of the demo's shape, sixteen of the production shape.
-pub const CIRCUITS: [(u32, CircuitId); 3] = [
+/// Domain and circuit: one run, ten samples of the demo's shape, the production shape and one of twice its samples.
+pub const CIRCUITS: [(u32, CircuitId); 4] = [
     (14, CircuitId::RangeSum(RangeSumShape::ONE)),
     (16, CircuitId::Storage(StorageShape { samples: 10, ..StorageShape::SMALL })),
-    (18, CircuitId::Storage(StorageShape::PRODUCTION)),
+    (17, CircuitId::Storage(StorageShape::PRODUCTION)),
+    (18, CircuitId::Storage(StorageShape { samples: 32, ..StorageShape::PRODUCTION })),
 ];
 
 /// Rows of the segment that a range sum is about.
@@ -188,7 +189,7 @@ fn setup(kind: Kind, id: CircuitId, file: &dyn Fn(&str) -> PathBuf) {
         Kind::Ark => {
             let keys = Keys::load_or_setup(KEYS, id, |_| ()).expect("a key");
             let mut out = BufWriter::new(File::create(file("ark")).expect("the target folder can be written"));
-            keys.pk.serialize_uncompressed(&mut out).expect("the disk has room");
+            keys.proving_key().expect("a key").serialize_uncompressed(&mut out).expect("the disk has room");
             out.flush().expect("the disk has room");
         }
         Kind::Bellperson if file("bell").exists() => {}
@@ -209,7 +210,7 @@ impl Loaded {
         match kind {
             Kind::Ours(path) => {
                 let keys = Keys::load_or_setup(KEYS, id, |_| ()).expect("set up before").with_path(path);
-                keys.prepare();
+                keys.prepare().expect("our own file");
                 let threads = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok());
                 Self::Ours(keys, Scheduler::new(Limits { threads, ..Limits::default() }))
             }

@@ -6,7 +6,7 @@
 //!          Ours and ark's prove the same statement under the same key, from statement and witness to proof; ours also checks the
 //!          witness natively before and the proof after. bellperson proves a chain of fifth powers with as many constraints
 //! Says     medians of wall time and CPU time, largest resident set, all as parts of ours; a row where we lose says so
-//! Knobs    `ROUNDS=5`; `SIZES=14,16,18`. Keys are made once and kept in the target folder
+//! Knobs    `ROUNDS=5`; `SIZES=14,16,17,18`. Keys are made once and kept in the target folder
 //! Reads    `compare::prove/domain=2^16 engine=ark`
 
 mod bell;
@@ -128,7 +128,7 @@ fn main() {
     }
     let knob = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
     let rounds = knob("ROUNDS", "5").parse().expect("ROUNDS is a number");
-    let sizes = knob("SIZES", "14,16,18");
+    let sizes = knob("SIZES", "14,16,17,18");
     let sizes: Vec<u32> = sizes.split(',').map(|s| s.parse().expect("SIZES are numbers")).collect();
     std::fs::create_dir_all(Path::new(engine::KEYS)).expect("the target folder can be written");
     for (domain, circuit) in CIRCUITS.into_iter().filter(|(domain, _)| sizes.contains(domain)) {

@@ -9,12 +9,12 @@
 
 #![allow(unsafe_code)]
 
-use crate::fast::curve::Curve;
 use ark_bls12_381::Fq;
 use ark_ec::AffineRepr;
 use ark_ec::short_weierstrass::Affine;
 use ark_ff::BigInt;
 use blst::{blst_fp, blst_fp2};
+use fluence_crypto::curve::Curve;
 use std::array::{from_mut, from_ref};
 
 /// An element of Fp (D = 1) or Fp2 (D = 2).

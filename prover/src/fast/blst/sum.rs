@@ -7,12 +7,12 @@
 //! Source   as `ifma::sum`, which has lanes
 
 use super::field::{Base, Element, Point, divide, inverse, mul, mul_assign, norm, square, sub, sub_assign};
-use crate::fast::curve::Curve;
 use crate::fast::msm::Sorted;
 use ark_ec::CurveGroup;
 use ark_ec::short_weierstrass::Projective;
 use ark_ff::AdditiveGroup;
 use blst::blst_fp;
+use fluence_crypto::curve::Curve;
 use std::array::from_ref;
 
 /// Pairs that share an inversion: what they keep fits the second-level cache.

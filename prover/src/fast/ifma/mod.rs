@@ -8,17 +8,15 @@
 // Limbs and lanes are counted: several arrays go by one index.
 #![allow(clippy::needless_range_loop)]
 
-mod curve;
 mod fft;
-mod field;
 mod sum;
 
-use super::curve::Curve;
 use ark_bls12_381::Fr;
 use ark_ec::short_weierstrass::Projective;
-pub(super) use curve::Point;
 pub(super) use fft::Domain;
+use fluence_crypto::curve::Curve;
 pub(super) use fluence_crypto::lanes::Ifma;
+pub(super) use fluence_crypto::lanes::curve::Point;
 
 /// `sum digits[i] bases[i]`, digits at most `2^(bits - 1)` in size.
 pub(super) fn window<C: Curve<D>, const D: usize>(

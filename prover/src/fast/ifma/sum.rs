@@ -9,14 +9,14 @@
 
 #![allow(unsafe_code)] // the prefetch
 
-use super::curve::{Point, Projective, load, one, rows};
-use super::field::{self, Element, P381, fq_from_limbs, fq_to_limbs};
-use crate::fast::curve::Curve;
 use crate::fast::msm::Sorted;
 use ark_bls12_381::Fq;
 use ark_ec::CurveGroup;
 use ark_ec::short_weierstrass::Projective as ArkProjective;
 use ark_ff::{AdditiveGroup, Field, Zero};
+use fluence_crypto::curve::Curve;
+use fluence_crypto::lanes::base::{self as field, Element, P381, fq_from_limbs, fq_to_limbs};
+use fluence_crypto::lanes::curve::{Point, Projective, load, one, rows};
 use fluence_crypto::lanes::{self, Lanes, splat, transpose, vector, words};
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 

@@ -1,10 +1,10 @@
-//! The two curves, as both paths see them: coordinates as D elements of Fp.
+//! The two groups of the pairing, one code for both: coordinates as D elements of Fp.
 
 use ark_bls12_381::{Fq, Fq2, Fr, g1, g2};
 use ark_ec::short_weierstrass::SWCurveConfig;
 
 /// A group of the pairing, with coordinates of D elements.
-pub(super) trait Curve<const D: usize>: SWCurveConfig<ScalarField = Fr> {
+pub trait Curve<const D: usize>: SWCurveConfig<ScalarField = Fr> {
     /// A coordinate's elements.
     fn parts(x: &Self::BaseField) -> [Fq; D];
     /// The coordinate of these.

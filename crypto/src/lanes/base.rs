@@ -3,14 +3,15 @@
 //! Form     ark holds `x 2^384`, lanes hold `x 2^416`: a factor of 2^32 apart
 //! Element  `[Lanes; D]`: D = 1 is Fp, D = 2 is Fp2 = Fp[u] / (u^2 + 1), one code for both curves
 
+use super::{Lanes, Modulus, Wide, pack, split};
+use crate::lanes;
 use ark_bls12_381::Fq;
 use ark_ff::{BigInt, Field, PrimeField};
-use fluence_crypto::lanes::{self, Lanes, Modulus, Wide, pack, split};
 use std::arch::x86_64::{_mm512_add_epi64, _mm512_set1_epi64, _mm512_sub_epi64};
 use std::sync::LazyLock;
 
 /// The base field.
-pub(crate) struct P381;
+pub struct P381;
 
 impl Modulus<8> for P381 {
     const P: [u64; 8] = split(&Fq::MODULUS.0);
@@ -22,12 +23,12 @@ static SHIFT: LazyLock<(Fq, Fq)> = LazyLock::new(|| {
 });
 
 /// An element of Fp in limbs, below p.
-pub(crate) fn fq_to_limbs(x: &Fq) -> [u64; 8] {
+pub fn fq_to_limbs(x: &Fq) -> [u64; 8] {
     split(&(*x * SHIFT.0).0.0)
 }
 
 /// From limbs below 2 p.
-pub(crate) fn fq_from_limbs(limbs: &[u64; 8]) -> Fq {
+pub fn fq_from_limbs(limbs: &[u64; 8]) -> Fq {
     let mut words = BigInt::<6>(pack(limbs));
     if words >= Fq::MODULUS {
         ark_ff::BigInteger::sub_with_borrow(&mut words, &Fq::MODULUS);
@@ -36,7 +37,7 @@ pub(crate) fn fq_from_limbs(limbs: &[u64; 8]) -> Fq {
 }
 
 /// A coordinate of eight points.
-pub(crate) type Element<const D: usize> = [Lanes<8>; D];
+pub type Element<const D: usize> = [Lanes<8>; D];
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
@@ -77,14 +78,21 @@ fn plus(mut a: Wide, b: &Wide) -> Wide {
 /// In Fp. Not inlined, like the products below: each is hundreds of instructions, and is called from many places.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline(never)]
-pub(crate) fn base_mul(a: &Lanes<8>, b: &Lanes<8>) -> Lanes<8> {
+pub fn base_mul(a: &Lanes<8>, b: &Lanes<8>) -> Lanes<8> {
     lanes::mul::<P381, 8>(a, b)
+}
+
+/// `a^2` in Fp, for chains of squares: a third fewer products of limbs.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[inline(never)]
+pub fn base_square(a: &Lanes<8>) -> Lanes<8> {
+    lanes::square::<P381, 8>(a)
 }
 
 /// Factors below 2^8 p; gives below 2.01 p.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline(never)]
-pub(crate) fn mul<const D: usize>(a: &Element<D>, b: &Element<D>) -> Element<D> {
+pub fn mul<const D: usize>(a: &Element<D>, b: &Element<D>) -> Element<D> {
     if D == 1 {
         return [base_mul(&a[0], &b[0]); D];
     }
@@ -98,7 +106,7 @@ pub(crate) fn mul<const D: usize>(a: &Element<D>, b: &Element<D>) -> Element<D> 
 /// Of an element below 2^6 p; gives below 1.01 p.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline(never)]
-pub(crate) fn square<const D: usize>(a: &Element<D>) -> Element<D> {
+pub fn square<const D: usize>(a: &Element<D>) -> Element<D> {
     if D == 1 {
         return [base_mul(&a[0], &a[0]); D];
     }
@@ -113,35 +121,43 @@ pub(crate) fn square<const D: usize>(a: &Element<D>) -> Element<D> {
 /// `a + b`
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn add<const D: usize>(a: &Element<D>, b: &Element<D>) -> Element<D> {
+pub fn add<const D: usize>(a: &Element<D>, b: &Element<D>) -> Element<D> {
     pair(lanes::add(&a[0], &b[0]), lanes::add(&a[D - 1], &b[D - 1]))
 }
 
 /// `a - b + K p` for a `b` below `K p`.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn sub<const K: usize, const D: usize>(a: &Element<D>, b: &Element<D>) -> Element<D> {
+pub fn sub<const K: usize, const D: usize>(a: &Element<D>, b: &Element<D>) -> Element<D> {
     pair(lanes::sub::<K, P381, 8>(&a[0], &b[0]), lanes::sub::<K, P381, 8>(&a[D - 1], &b[D - 1]))
 }
 
 /// The same element below 1.01 p, of one below 7 p.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn reduce<const D: usize>(a: &Element<D>) -> Element<D> {
+pub fn reduce<const D: usize>(a: &Element<D>) -> Element<D> {
     pair(lanes::reduce::<P381, 8>(&a[0]), lanes::reduce::<P381, 8>(&a[D - 1]))
 }
 
 /// Lanes of `b` where `mask` has a bit.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn blend<const D: usize>(mask: u8, a: &Element<D>, b: &Element<D>) -> Element<D> {
+pub fn blend<const D: usize>(mask: u8, a: &Element<D>, b: &Element<D>) -> Element<D> {
     pair(lanes::blend(mask, &a[0], &b[0]), lanes::blend(mask, &a[D - 1], &b[D - 1]))
+}
+
+/// Lanes in which `a` and `b` are the same element, exactly; `b` below 3 p, both together below 7 p.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[inline]
+pub fn equal<const D: usize>(a: &Element<D>, b: &Element<D>) -> u8 {
+    let difference = reduce(&sub::<3, D>(a, b));
+    lanes::zero::<P381, 8>(&difference[0]) & lanes::zero::<P381, 8>(&difference[D - 1])
 }
 
 /// `a0^2 + a1^2` of an element of Fp2 below 2^8 p, below 1.01 p; the element itself in Fp. It is 0 only where the element is.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn norm<const D: usize>(a: &Element<D>) -> Lanes<8> {
+pub fn norm<const D: usize>(a: &Element<D>) -> Lanes<8> {
     if D == 1 {
         return a[0];
     }
@@ -152,7 +168,7 @@ pub(crate) fn norm<const D: usize>(a: &Element<D>) -> Lanes<8> {
 /// `x / a`, given the inverse of `a`'s norm; `a` below 4 p. Gives below 1.01 p.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn divide<const D: usize>(x: &Element<D>, a: &Element<D>, norm_inverse: &Lanes<8>) -> Element<D> {
+pub fn divide<const D: usize>(x: &Element<D>, a: &Element<D>, norm_inverse: &Lanes<8>) -> Element<D> {
     if D == 1 {
         return [base_mul(&x[0], norm_inverse); D];
     }
@@ -164,7 +180,7 @@ pub(crate) fn divide<const D: usize>(x: &Element<D>, a: &Element<D>, norm_invers
 /// `3 b x`, b = 4 in Fp and 4 (1 + u) in Fp2: of an element below 7 p, below 3.1 p.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn times_3b<const D: usize>(x: &Element<D>) -> Element<D> {
+pub fn times_3b<const D: usize>(x: &Element<D>) -> Element<D> {
     let mut x = reduce(x);
     if D == 2 {
         x = reduce(&pair(lanes::sub::<2, P381, 8>(&x[0], &x[1]), lanes::add(&x[0], &x[1])));

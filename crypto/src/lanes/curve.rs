@@ -2,36 +2,42 @@
 //!
 //! Point     affine, 64 bytes a base field element, so that a coordinate is one load; all zero stands for infinity
 //! Projective  homogeneous, with the complete addition: infinity, doubling and opposites need no branch
-//! Source    Renes, Costello, Batina, "Complete addition formulas for prime order elliptic curves", EUROCRYPT 2016, algorithm 7. It is
-//!           complete where no point has order 2: both curves have odd order
+//! Source    Renes, Costello, Batina, "Complete addition formulas for prime order elliptic curves", EUROCRYPT 2016, algorithms 7 and 9. They are
+//!           complete where no point has order 2: both curves have odd order, all of them and not only their subgroups
 
-use super::field::{self, Element, fq_from_limbs, fq_to_limbs};
-use crate::fast::curve::Curve;
+use super::base::{self as field, Element, fq_from_limbs, fq_to_limbs};
+use super::{Lanes, splat, transpose, vector, words};
+use crate::curve::Curve;
 use ark_bls12_381::Fq;
 use ark_ec::AffineRepr;
 use ark_ec::short_weierstrass::{Affine, Projective as ArkProjective};
 use ark_ff::{AdditiveGroup, Field, Zero};
-use fluence_crypto::lanes::{Lanes, splat, transpose, vector, words};
 
 /// An affine point; coordinates below 1.01 p, those of a base below p.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(64))]
-pub(crate) struct Point<const D: usize> {
-    pub(crate) x: [[u64; 8]; D],
-    pub(crate) y: [[u64; 8]; D],
+pub struct Point<const D: usize> {
+    /// x
+    pub x: [[u64; 8]; D],
+    /// y
+    pub y: [[u64; 8]; D],
 }
 
 impl<const D: usize> Point<D> {
-    pub(crate) const INFINITY: Self = Self { x: [[0; 8]; D], y: [[0; 8]; D] };
+    /// All zero.
+    pub const INFINITY: Self = Self { x: [[0; 8]; D], y: [[0; 8]; D] };
 
-    pub(in crate::fast) fn from_ark<C: Curve<D>>(p: &Affine<C>) -> Self {
+    /// The point as lanes hold it.
+    #[must_use]
+    pub fn from_ark<C: Curve<D>>(p: &Affine<C>) -> Self {
         if p.is_zero() {
             return Self::INFINITY;
         }
         Self { x: C::parts(&p.x).each_ref().map(fq_to_limbs), y: C::parts(&p.y).each_ref().map(fq_to_limbs) }
     }
 
-    pub(super) fn to_ark<C: Curve<D>>(self) -> Affine<C> {
+    /// The other way.
+    pub fn to_ark<C: Curve<D>>(self) -> Affine<C> {
         if self == Self::INFINITY {
             return Affine::identity();
         }
@@ -43,7 +49,7 @@ impl<const D: usize> Point<D> {
 /// Eight coordinates from memory.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn load<const D: usize>(rows: &[&[[u64; 8]; D]; 8]) -> Element<D> {
+pub fn load<const D: usize>(rows: &[&[[u64; 8]; D]; 8]) -> Element<D> {
     let mut out = [splat(&[0; 8]); D];
     for d in 0..D {
         let mut v = [vector(&rows[0][d]); 8];
@@ -58,7 +64,7 @@ pub(crate) fn load<const D: usize>(rows: &[&[[u64; 8]; D]; 8]) -> Element<D> {
 /// The other way.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 #[inline]
-pub(crate) fn rows<const D: usize>(x: &Element<D>) -> [[[u64; 8]; D]; 8] {
+pub fn rows<const D: usize>(x: &Element<D>) -> [[[u64; 8]; D]; 8] {
     let mut out = [[[0; 8]; D]; 8];
     for d in 0..D {
         let v = transpose(&x[d].0);
@@ -71,29 +77,36 @@ pub(crate) fn rows<const D: usize>(x: &Element<D>) -> [[[u64; 8]; D]; 8] {
 
 /// Eight points `(X : Y : Z)`, `x = X / Z`, coordinates below 1.01 p.
 #[derive(Clone, Copy)]
-pub(crate) struct Projective<const D: usize> {
-    pub(crate) x: Element<D>,
-    pub(crate) y: Element<D>,
-    pub(crate) z: Element<D>,
+pub struct Projective<const D: usize> {
+    /// X
+    pub x: Element<D>,
+    /// Y
+    pub y: Element<D>,
+    /// Z
+    pub z: Element<D>,
 }
 
 /// One in every lane.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(crate) fn one<const D: usize>() -> Element<D> {
+pub fn one<const D: usize>() -> Element<D> {
     let mut out = [splat(&[0; 8]); D];
     out[0] = splat(&fq_to_limbs(&Fq::ONE));
     out
 }
 
 impl<const D: usize> Projective<D> {
+    /// In every lane.
+    #[must_use]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(crate) fn infinity() -> Self {
+    pub fn infinity() -> Self {
         let zero = [splat(&[0; 8]); D];
         Self { x: zero, y: one(), z: zero }
     }
 
+    /// The sum in each lane.
+    #[must_use]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(crate) fn plus(&self, q: &Self) -> Self {
+    pub fn plus(&self, q: &Self) -> Self {
         let t0 = field::mul(&self.x, &q.x);
         let t1 = field::mul(&self.y, &q.y);
         let t2 = field::mul(&self.z, &q.z);
@@ -116,9 +129,42 @@ impl<const D: usize> Projective<D> {
         }
     }
 
+    /// Each point twice.
+    #[must_use]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub fn double(&self) -> Self {
+        let t0 = field::square(&self.y);
+        let two = field::add(&t0, &t0);
+        let four = field::add(&two, &two);
+        let eight = field::add(&four, &four);
+        let t1 = field::mul(&self.y, &self.z);
+        let t2 = field::reduce(&field::times_3b(&field::square(&self.z)));
+        let three = field::add(&field::add(&t2, &t2), &t2);
+        // y^2 - 9 b z^2 and y^2 + 3 b z^2, below 5.1 p and 2.1 p.
+        let (less, more) = (field::sub::<4, D>(&t0, &three), field::add(&t0, &t2));
+        let x = field::mul(&less, &field::mul(&self.x, &self.y));
+        Self {
+            x: field::reduce(&field::add(&x, &x)),
+            y: field::reduce(&field::add(&field::mul(&less, &more), &field::mul(&t2, &eight))),
+            z: field::reduce(&field::mul(&t1, &eight)),
+        }
+    }
+
+    /// Lanes of `other` where `mask` has a bit, of `one` elsewhere.
+    #[must_use]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[inline]
+    pub fn blend(mask: u8, one: &Self, other: &Self) -> Self {
+        Self {
+            x: field::blend(mask, &one.x, &other.x),
+            y: field::blend(mask, &one.y, &other.y),
+            z: field::blend(mask, &one.z, &other.z),
+        }
+    }
+
     /// The eight points in ark's Jacobian form: `(X Z : Y Z^2 : Z)`.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn to_ark<C: Curve<D>>(self) -> [ArkProjective<C>; 8] {
+    pub fn to_ark<C: Curve<D>>(self) -> [ArkProjective<C>; 8] {
         let (x, y, z) = (rows(&self.x), rows(&self.y), rows(&self.z));
         let whole = |parts: &[[u64; 8]; D]| C::whole(parts.each_ref().map(fq_from_limbs));
         std::array::from_fn(|i| {
