@@ -43,6 +43,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("alloy", &["bindings", "node", "cli"]),
     ("datafusion", &["gateway"]),
     ("pgwire", &["gateway"]),
+    ("parquet", &["gateway", "cli"]),
     ("arrow-array", &["client", "gateway", "chaos", "cli", "benches"]),
     (
         "ark-ff",

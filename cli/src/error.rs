@@ -68,6 +68,15 @@ impl Failure {
         self
     }
 
+    /// Adds to the next step.
+    pub(crate) fn help_more(mut self, more: impl AsRef<str>) -> Self {
+        self.help = Some(match self.help {
+            Some(help) => format!("{help}; {}", more.as_ref()),
+            None => more.as_ref().to_owned(),
+        });
+        self
+    }
+
     /// Adds a cause below the message.
     pub(crate) fn because(mut self, cause: impl fmt::Display) -> Self {
         self.causes.push(cause.to_string());

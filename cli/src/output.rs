@@ -103,14 +103,15 @@ impl Out {
 
     /// A table for people.
     pub(crate) fn table(&self, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
-        let mut table = comfy_table::Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(header.iter().map(|h| self.bold(h)));
-        for row in rows {
-            table.add_row(row);
+        for line in laid_out(header.iter().map(|h| self.bold(h)), rows) {
+            self.line(line);
         }
-        for line in table.lines() {
-            self.line(line.trim_end());
+    }
+
+    /// A table beside the result, on stderr.
+    pub(crate) fn note_table(&self, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+        for line in laid_out(header.iter().map(|h| (*h).to_owned()), rows) {
+            self.note(line);
         }
     }
 
@@ -149,7 +150,7 @@ impl Out {
             } else if unit == "bytes" {
                 "  {msg} [{bar:32}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}".to_owned()
             } else {
-                format!("  {{msg}} [{{bar:32}}] {{human_pos}}/{{human_len}} {unit} {{eta}}")
+                format!("  {{msg}} [{{bar:24}}] {{human_pos}}/{{human_len}} {unit} {{eta}}")
             };
             bar.set_style(
                 ProgressStyle::with_template(&style).expect("the templates above parse").progress_chars("=> "),
@@ -161,6 +162,16 @@ impl Out {
         let what = Mutex::new(what.to_owned());
         Progress { bar, plain, unit, what, last: Mutex::new(Instant::now()), begun: Instant::now() }
     }
+}
+
+fn laid_out(header: impl Iterator<Item = String>, rows: impl IntoIterator<Item = Vec<String>>) -> Vec<String> {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
 /// Prints to stdout; a reader that went away (`| head`) ends the program quietly rather than with a panic.

@@ -7,13 +7,15 @@ use crate::home::Home;
 use crate::output::{self, Out};
 use fluence_client::cluster::Statuses;
 use fluence_client::dial::{DialOptions, Dialer};
-use fluence_client::{ClientError, Database, Keystore, Session};
+use fluence_client::{ClientError, Database, Keystore, Session, Table};
 use fluence_types::answer::OpenRefusal;
 use fluence_types::block::quorum;
 use fluence_types::{DatabaseId, NodeId};
 use fluence_wire::message::Refusal;
 use rand::SeedableRng;
 use rand::rngs::{OsRng, StdRng};
+use std::future::Future;
+use std::time::Duration;
 
 /// An unlocked keystore and a way to the nodes that `--node` or the configuration names.
 pub(crate) struct Remote {
@@ -271,7 +273,10 @@ pub(crate) fn failure(error: ClientError, what: &str) -> Failure {
         }
         ClientError::Plan(_) => "ask for a smaller range or fewer columns",
         ClientError::Csv(_) | ClientError::Source(_) | ClientError::Seal(_) => {
-            "correct the file, or the types with --types and --null; no row was stored, and a table that was new is there without rows"
+            "correct the file, or the types with --types and --null"
+        }
+        ClientError::TooManySegments { .. } => {
+            "all live segments of the table are as large as they get: `fluence table stats` lists them; import the rest into another table"
         }
         _ => "run it again; `fluence doctor` looks for the usual causes",
     };
@@ -298,6 +303,60 @@ pub(crate) async fn failure_of(database: &Database<Dialer>, error: ClientError, 
         },
         Err(_) => failed,
     }
+}
+
+/// A table by its name; one that SQL made, whose name is followed by a number, by what SQL calls it where there is no other.
+pub(crate) async fn table_named(database: &Database<Dialer>, name: &str) -> Result<Table<Dialer>> {
+    let what = "cannot open the table";
+    match database.table(name).await {
+        Err(ClientError::UnknownTable(_)) => {}
+        Err(e) => return Err(failure_of(database, e, what).await),
+        Ok(table) => return Ok(table),
+    }
+    let tables = database.tables().await.map_err(|e| failure(e, what))?;
+    let of_sql = |full: &str| {
+        full.rsplit_once('~').is_some_and(|(base, n)| base == name && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let found: Vec<&str> = tables.iter().map(|t| t.name()).filter(|n| of_sql(n)).collect();
+    match found[..] {
+        [one] => database.table(one).await.map_err(|e| failure(e, what)),
+        [] => {
+            let names: Vec<&str> = tables.iter().map(|t| t.name()).collect();
+            Err(Failure::failed(format!("there is no table {name:?} in this database")).help(if names.is_empty() {
+                "there are none yet".to_owned()
+            } else {
+                format!("there are {}", names.join(", "))
+            }))
+        }
+        _ => Err(Failure::usage(format!("{} tables are called {name:?} by SQL, now or before", found.len()))
+            .help(format!("name one: {}", found.join(", ")))),
+    }
+}
+
+/// How long an act may take before members are asked whether they are there.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Waits for an act of the cluster; where it takes long, says which members do not answer.
+pub(crate) async fn watched<R>(database: &Database<Dialer>, out: &Out, act: impl Future<Output = R>) -> R {
+    let mut act = std::pin::pin!(act);
+    if let Ok(done) = tokio::time::timeout(SILENCE, act.as_mut()).await {
+        return done;
+    }
+    let looked = async {
+        let Ok(statuses) = database.cluster_status().await else { return };
+        let silent = statuses.iter().filter(|(_, r)| r.is_err()).map(|(node, _)| output::short(node));
+        let silent: Vec<String> = silent.collect();
+        match no_quorum(&statuses) {
+            Some(why) => out.note(format!("{why}; waiting for them")),
+            None if silent.is_empty() => {}
+            None => out.note(format!("no answer yet of {}", silent.join(", "))),
+        }
+    };
+    tokio::select! {
+        done = act.as_mut() => return done,
+        () = looked => {}
+    }
+    act.await
 }
 
 /// Says how many members answer, where it is less than a quorum.

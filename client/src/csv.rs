@@ -126,11 +126,13 @@ impl std::fmt::Debug for CsvBatches {
 }
 
 /// Column names of the first line.
-fn header(options: &CsvOptions, source: impl Read) -> Result<Vec<String>, CsvError> {
+pub(crate) fn header(options: &CsvOptions, source: impl Read) -> Result<Vec<String>, CsvError> {
     let format = Format::default().with_header(true).with_delimiter(options.delimiter);
     let capped = source.take(1 << 20);
     let (schema, _) = format.infer_schema(capped, Some(0)).map_err(|e| CsvError::Header(e.to_string()))?;
-    Ok(schema.fields().iter().map(|f| f.name().clone()).collect())
+    // Spreadsheets begin a file with a byte order mark; it is no part of the first name.
+    let name = |f: &Arc<Field>| f.name().trim_start_matches('\u{feff}').to_owned();
+    Ok(schema.fields().iter().map(name).collect())
 }
 
 fn open(path: &Path) -> Result<std::fs::File, CsvError> {
@@ -173,7 +175,7 @@ impl CsvBatches {
         Self::with_names(names, Box::new(io::Cursor::new(bytes)), schema, options)
     }
 
-    fn with_names(
+    pub(crate) fn with_names(
         names: Vec<String>,
         source: Box<dyn Read + Send>,
         schema: &TableSchema,
@@ -337,7 +339,7 @@ fn parse_decimal(text: &str, scale: u8) -> Option<i128> {
 
 /// What the fields of one column have in common so far.
 #[derive(Clone, Debug)]
-struct Guess {
+pub(crate) struct Guess {
     any: bool,
     null: bool,
     int: bool,
@@ -351,7 +353,7 @@ struct Guess {
 }
 
 impl Guess {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             any: false,
             null: false,
@@ -372,6 +374,24 @@ impl Guess {
             self.null = true;
             return;
         }
+        self.see_value(field);
+    }
+
+    /// A NULL, or no field at all.
+    #[cfg(feature = "files")]
+    pub(crate) const fn see_null(&mut self) {
+        self.null = true;
+    }
+
+    /// A text that is marked as one: it may be a date or a time, and is no number.
+    #[cfg(feature = "files")]
+    pub(crate) fn see_text(&mut self, text: &str) {
+        self.see_value(text);
+        (self.int, self.decimal, self.float, self.bool) = (false, false, false, false);
+    }
+
+    /// A field that is not NULL.
+    pub(crate) fn see_value(&mut self, field: &str) {
         self.any = true;
         self.int &= field.parse::<i64>().is_ok();
         if self.decimal {
@@ -388,7 +408,14 @@ impl Guess {
         self.timestamp = self.timestamp && time::parse_timestamp(field).is_some();
     }
 
-    fn ty(&self) -> ColumnType {
+    /// Whether a NULL was among them.
+    #[cfg(feature = "files")]
+    pub(crate) const fn is_nullable(&self) -> bool {
+        self.null
+    }
+
+    /// The narrowest type.
+    pub(crate) fn ty(&self) -> ColumnType {
         match self {
             Self { any: false, .. } => ColumnType::Text,
             Self { bool: true, .. } => ColumnType::Bool,
@@ -413,7 +440,7 @@ impl Guess {
 /// [`CsvError`] where it cannot be read.
 pub fn infer_columns(path: &Path, options: &CsvOptions) -> Result<Vec<Column>, CsvError> {
     let names = header(options, open(path)?)?;
-    infer(names, Box::new(open(path)?), options)
+    Ok(infer(names, Box::new(open(path)?), options, None)?.0)
 }
 
 /// [`infer_columns`] of bytes in memory.
@@ -422,14 +449,24 @@ pub fn infer_columns(path: &Path, options: &CsvOptions) -> Result<Vec<Column>, C
 /// As [`infer_columns`].
 pub fn infer_columns_from_bytes(bytes: Vec<u8>, options: &CsvOptions) -> Result<Vec<Column>, CsvError> {
     let names = header(options, &bytes[..])?;
-    infer(names, Box::new(io::Cursor::new(bytes)), options)
+    Ok(infer(names, Box::new(io::Cursor::new(bytes)), options, None)?.0)
 }
 
-fn infer(names: Vec<String>, source: Box<dyn Read + Send>, options: &CsvOptions) -> Result<Vec<Column>, CsvError> {
+/// Columns by the first `rows_max` rows, or all, and the number of rows where all were read.
+pub(crate) fn infer(
+    names: Vec<String>,
+    source: Box<dyn Read + Send>,
+    options: &CsvOptions,
+    rows_max: Option<u64>,
+) -> Result<(Vec<Column>, Option<u64>), CsvError> {
     let read = Arc::new(AtomicU64::new(0));
     let mut guesses = vec![Guess::new(); names.len()];
-    let mut rows = 0;
+    let (mut rows, mut all) = (0, true);
     for batch in text_reader(names.len(), options, source, &read)? {
+        if rows_max.is_some_and(|most| rows >= most) {
+            all = false;
+            break;
+        }
         let batch = batch.map_err(|e| malformed(rows + 1, &e))?;
         read.store(0, Ordering::Relaxed);
         for (guess, column) in guesses.iter_mut().zip(batch.columns()) {
@@ -440,7 +477,8 @@ fn infer(names: Vec<String>, source: Box<dyn Read + Send>, options: &CsvOptions)
         }
         rows += batch.num_rows() as u64;
     }
-    Ok(names.into_iter().zip(guesses).map(|(name, g)| Column { name, ty: g.ty(), nullable: g.null }).collect())
+    let columns = names.into_iter().zip(guesses).map(|(name, g)| Column { name, ty: g.ty(), nullable: g.null });
+    Ok((columns.collect(), all.then_some(rows)))
 }
 
 /// The name a file's table gets: its file name up to the first point.

@@ -12,6 +12,10 @@ pub mod csv;
 #[cfg(feature = "dial")]
 pub mod dial;
 pub mod error;
+#[cfg(feature = "files")]
+pub mod export;
+#[cfg(feature = "files")]
+pub mod files;
 mod fresh;
 pub mod group;
 pub mod key;
@@ -39,7 +43,7 @@ pub use group::{Group, GroupDriver, GroupError, GroupOptions, GroupStats, Insert
 pub use keyring::{Keyring, Phrase};
 pub use keystore::{Keystore, Passphrase, WorkFactor};
 pub use lease::{Keeper, Lease, LeaseOptions, LeaseStatus};
-pub use query::{Aggregate, AggregateValue, Answered, Evidence, Select};
+pub use query::{Aggregate, AggregateValue, Answered, Evidence, RowStream, SegmentStats, Select, TableStats};
 pub use range::KeyRange;
 pub use schema::{Column, SumExpr, TableSchema};
 pub use seal::{SealedSegment, Sealer};
@@ -47,4 +51,4 @@ pub use session::{Database, Session, Table};
 pub use transaction::{Retry, Transaction, TransactionCommitted};
 pub use transport::{Transport, TransportError};
 pub use value::{ColumnType, Value};
-pub use write::{Committed, ImportOptions, Progress, Row};
+pub use write::{Committed, ImportOptions, Progress, Row, SealedPart};

@@ -164,6 +164,8 @@ pub struct SealStats {
     pub ms: f64,
     /// Of which for the tree.
     pub hash_ms: f64,
+    /// Rows whose key is also that of the row before them: a key that was to be unique is not.
+    pub repeated_keys: u64,
 }
 
 /// A sealed segment: ready to send, any number of times.
@@ -362,6 +364,8 @@ impl Sealer {
         let start = Instant::now();
         let (batch, keys) = self.sorted()?;
         let rows = batch.num_rows() as u64;
+        let repeats = |row: &usize| keys.get(*row) == keys.get(row - 1) && self.weights[row - 1..=*row] == [1, 1];
+        let repeated_keys = (1..keys.len()).filter(repeats).count() as u64;
         let groups = rows.div_ceil(GROUP_ROWS as u64) as usize;
         let table = Arc::clone(&self.keys.table);
         let plain = self.encode(&batch, groups);
@@ -413,6 +417,7 @@ impl Sealer {
             permutations: permutations(preimage.cells),
             ms: ms(start),
             hash_ms,
+            repeated_keys,
         };
         Ok(SealedSegment { root: tree::segment_root(&preimage), header, preimage, cells, stats })
     }

@@ -28,6 +28,10 @@ tags! {
     KEY_VOTE = "FLU/crypto/key-vote/v1";
     /// A node's proof that it has the vote key it names.
     POSSESSION = "FLU/crypto/possession/v1";
+    /// An owner's signature on what a file of rows was exported from.
+    EXPORT = "FLU/crypto/export/v1";
+    /// Digest of a batch of exported rows.
+    EXPORT_ROWS = "FLU/client/export-rows/v1";
     /// A member's signature on a seat change.
     SEAT = "FLU/crypto/seat/v1";
     /// Seed of the storage proof with which a newcomer shows that it has everything.

@@ -11,6 +11,7 @@ use crate::vote::VoteKey;
 use ed25519_dalek::Signer as _;
 use fluence_types::block::{BlockHeader, Member, Members, quorum};
 use fluence_types::codec::encode;
+use fluence_types::export::ExportStatement;
 use fluence_types::op::{
     NodeSignature, Op, OwnerSignature, Receipt, Seat, SeatChange, SignedOp, SignedReceipt, UnsignedOp,
 };
@@ -195,6 +196,12 @@ pub fn verify_op(signed: SignedOp) -> Result<VerifiedOp, SignError> {
         return Err(SignError::Signer { signer, expected });
     }
     Ok(VerifiedOp { id, signed })
+}
+
+/// What an owner signs of an export: the canonical encoding of its statement.
+#[must_use]
+pub fn export_digest(statement: &ExportStatement) -> [u8; 32] {
+    keccak(domain::EXPORT, &encode(statement))
 }
 
 // --- Nodes -------------------------------------------------------------------------------------------------------------

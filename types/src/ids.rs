@@ -116,6 +116,15 @@ byte_id!(
     TranscriptHash, 32, "transcript hash"
 );
 
+byte_id!(
+    /// BLAKE3 of a file, or of a batch of rows in it.
+    ContentHash, 32, "content hash"
+);
+byte_id!(
+    /// Keccak-256 of a committee's members, as chains know it.
+    CommitteeHash, 32, "committee hash"
+);
+
 impl DatabaseId {
     /// The id as a scalar, as it stands in the database root.
     #[must_use]

@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod block;
 pub mod codec;
+pub mod export;
 pub mod field;
 pub mod ids;
 pub mod limits;

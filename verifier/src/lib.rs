@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod committee;
+pub mod export;
 pub mod groth16;
 pub mod known_keys;
 pub mod proof_file;

@@ -20,7 +20,7 @@ pub(crate) use cluster::{
     Cluster, ClusterCreate, ClusterJoin, ClusterLeave, ClusterPlace, ClusterRegister, ClusterReplace, ClusterStandby,
     ClusterStatus, Up, Wait,
 };
-pub(crate) use data::{Import, Query};
+pub(crate) use data::{Export, Import, Query, Table, TableName, TablePlace, VerifyExport};
 pub(crate) use demo::{Damage, Demo};
 pub(crate) use keys::{Init, Keys, KeysBackup, KeysNew, KeysRestore};
 pub(crate) use proofs::{Format, Proofs, Verify};
@@ -39,6 +39,7 @@ Examples:
   fluence up                                four nodes on this machine, to try a cluster with
   fluence import flights.csv --table flights --key time_hour,carrier,flight --null NA --sum distance
   fluence query flights --agg count --agg avg:distance
+  fluence export flights --out flights.parquet --verify
   fluence sql -c 'SELECT carrier, count(*) FROM flights GROUP BY carrier'
   fluence verify proof.json --vkey key.json
 
@@ -82,10 +83,17 @@ pub(crate) enum Command {
     /// Make, back up and restore the root key
     #[command(subcommand)]
     Keys(Keys),
-    /// Seal a CSV file on this machine and store it with a node
+    /// Seal the rows of a file on this machine and store them with the nodes
     Import(Import),
     /// Ask for rows or aggregates over a key range, and verify the answer
     Query(Query),
+    /// Write a table's rows to a file, and what they came from to a manifest
+    Export(Export),
+    /// Check an exported file and its manifest: without the cluster, or with the owner's keys
+    VerifyExport(VerifyExport),
+    /// List tables, show how one stands, merge its segments
+    #[command(subcommand)]
+    Table(Table),
     /// Use a database with SQL: a shell here, or a server for psql and other Postgres clients
     Sql(Sql),
     /// Make and change the cluster of nodes that keeps a database, and see how it stands

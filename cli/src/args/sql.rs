@@ -11,6 +11,7 @@ Examples:
   fluence sql                                             a shell: statements end with a semicolon, \\? tells the rest
   fluence sql -c 'SELECT count(*) FROM flights'           one statement, and out
   fluence sql -f schema.sql --format csv
+  fluence sql -c 'SELECT * FROM flights' --format parquet > flights.parquet
   fluence sql --listen 127.0.0.1:5433                     a server; psql and drivers connect as they do to Postgres
 
 The server's user has a password: the first line of --password-file, or one that is made and kept in the home's pgpass file, which
@@ -66,4 +67,6 @@ pub(crate) enum RowFormat {
     Csv,
     /// One object a row, one row a line.
     Json,
+    /// Apache Parquet: one statement's rows; to a file or a pipe, not to a terminal.
+    Parquet,
 }

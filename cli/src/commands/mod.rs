@@ -3,6 +3,7 @@
 pub(crate) mod ceremony;
 pub(crate) mod cluster;
 pub(crate) mod doctor;
+pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod keys;
@@ -12,5 +13,7 @@ pub(crate) mod proofs;
 pub(crate) mod query;
 pub(crate) mod service;
 pub(crate) mod sql;
+pub(crate) mod table;
 pub(crate) mod up;
 pub(crate) mod verify;
+pub(crate) mod verify_export;

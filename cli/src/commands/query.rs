@@ -8,6 +8,7 @@ use crate::remote::{self, Remote};
 use crate::values;
 use fluence_client::prove::ProvenSum;
 use fluence_client::{Aggregate, KeyRange, Select, Table, Transport};
+use fluence_prover::{Keys, export_key};
 use fluence_types::shape::CircuitId;
 use fluence_verifier::proof_file::KeyFile;
 use serde_json::{Value, json};
@@ -111,7 +112,10 @@ async fn prove<T: Transport>(
     let circuit = circuit.ok_or_else(|| {
         Failure::failed("the table has more live segments than a proof has room for").help("compact it first")
     })?;
-    let (key_path, key_file) = trusted_key(args, home, circuit)?;
+    let (key_path, key_file) = match args.vkey.is_none().then(|| dev_keys(table, home)).flatten() {
+        Some(dir) => dev_key(&dir, circuit, out).await?,
+        None => trusted_key(args, home, circuit)?,
+    };
     let key = key_file.decode().usage(format!("{} cannot be used", key_path.display()))?;
     let bar = out.progress("the node proves", "", 0);
     let proved = table.prove_sum(range, &sum, &key, key_file.insecure_dev_key).await;
@@ -137,7 +141,7 @@ fn trusted_key(args: &Query, home: &Home, circuit: CircuitId) -> Result<(PathBuf
     let path = args.vkey.clone().unwrap_or_else(|| home.dir().join("vkeys").join(key_file_name(circuit)));
     if !path.is_file() {
         return Err(Failure::usage(format!("no key to check the proof with: {} is not there", path.display())).help(
-            "name the verification key you trust with --vkey FILE; `fluence demo` writes its keys beside its proofs",
+            "name the verification key you trust with --vkey FILE: a ceremony's, or of nodes of your own their development key, which `fluence demo` writes beside its proofs. For nodes of `fluence up` set FLUENCE_KEYS to its DIR/keys, and it is found",
         ));
     }
     let bytes = std::fs::read(&path).doing(format!("cannot read {}", path.display()))?;
@@ -149,6 +153,41 @@ fn trusted_key(args: &Query, home: &Home, circuit: CircuitId) -> Result<(PathBuf
             .help(format!("the table needs one for {circuit}")));
     }
     Ok((path, key))
+}
+
+/// The folder of development keys of the nodes that `fluence up` runs here: where all nodes are on this machine, and the home or the
+/// environment is that of `fluence up`. Whoever runs those nodes is the one who asks them.
+fn dev_keys<T: Transport>(table: &Table<T>, home: &Home) -> Option<PathBuf> {
+    let known = table.session().known().remove(&table.db())?;
+    let local = |address: &String| {
+        let host = address.strip_prefix("/ip4/").or_else(|| address.strip_prefix("/ip6/"))?.split('/').next()?;
+        Some(host.parse::<std::net::IpAddr>().ok()?.is_loopback())
+    };
+    if known.addresses.is_empty() || !known.addresses.iter().all(|(_, address)| local(address) == Some(true)) {
+        return None;
+    }
+    let up = home.dir().parent().filter(|dir| dir.join(super::up::MARK).is_file());
+    let named = std::env::var_os("FLUENCE_KEYS").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let dir = named.or_else(|| Some(up?.join("keys")))?;
+    // A key that was put into the home counts more.
+    let in_home = home.dir().join("vkeys").is_dir();
+    (!in_home).then_some(dir)
+}
+
+/// The development key of a circuit, made where no node has made it yet.
+async fn dev_key(dir: &Path, circuit: CircuitId, out: &Out) -> Result<(PathBuf, KeyFile)> {
+    let bar = out.progress("the development key", "", 0);
+    let folder = dir.to_owned();
+    let keys = tokio::task::spawn_blocking(move || Keys::load_or_setup(&folder, circuit, |_| {})).await;
+    bar.done();
+    let keys = keys.expect("making a key does not panic").doing(format!("cannot make a key for {circuit}"))?;
+    let file = export_key(&keys);
+    let path = dir.join(key_file_name(circuit));
+    write_json(&path, &file)?;
+    if file.insecure_dev_key {
+        out.warn("the nodes on this machine prove under a development key made here: whoever made it can forge. Good for local trials, and nothing else.");
+    }
+    Ok((path, file))
 }
 
 /// Name of a circuit's key file.

@@ -39,7 +39,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How long a node may take to say how it stands.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 /// Marks a folder that this command made.
-const MARK: &str = ".fluence-up";
+pub(crate) const MARK: &str = ".fluence-up";
 
 pub(crate) async fn run(args: &Up, home_is_named: bool, home: &Home, out: &Out) -> Result<()> {
     let stop = service::shutdown(args.stop_with_stdin);

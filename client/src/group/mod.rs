@@ -18,7 +18,7 @@
 
 mod driver;
 mod queue;
-mod tiers;
+pub(crate) mod tiers;
 
 pub use driver::GroupDriver;
 pub use queue::Inserted;
@@ -35,6 +35,9 @@ use crate::value::Value;
 use futures::channel::oneshot;
 use queue::{Pending, Queue};
 use std::sync::{Arc, Mutex};
+
+/// Live segments from which on a group writer merges.
+pub const MERGED_FROM: usize = tiers::SOFT;
 
 /// How a group writer works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

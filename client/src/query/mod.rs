@@ -9,9 +9,13 @@
 mod lanes;
 mod positions;
 mod scan;
+mod stats;
+mod stream;
 
 pub(crate) use positions::Positions;
 pub(crate) use scan::Scanned;
+pub use stats::{SegmentStats, TableStats};
+pub use stream::RowStream;
 
 use crate::ask::moved;
 use crate::error::ClientError;
@@ -209,7 +213,7 @@ impl<T: Transport> Table<T> {
         Ok(Answered { value: scanned.batches, evidence: scanned.evidence })
     }
 
-    fn columns_of(&self, select: &Select) -> Result<Vec<usize>, ClientError> {
+    pub(crate) fn columns_of(&self, select: &Select) -> Result<Vec<usize>, ClientError> {
         let schema = self.schema();
         Ok(if select.columns.is_empty() {
             (0..schema.columns().len()).collect()

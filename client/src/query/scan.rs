@@ -108,7 +108,7 @@ impl<T: Transport> Table<T> {
 
     /// The columns to read, how many of them are the key's, and where among them those asked for are. Key columns come first: then the
     /// bytes of a whole row begin with its key.
-    fn read_columns(&self, columns: &[usize]) -> (Vec<usize>, usize, Vec<usize>) {
+    pub(super) fn read_columns(&self, columns: &[usize]) -> (Vec<usize>, usize, Vec<usize>) {
         let keys = self.schema().key_indices();
         let mut read: Vec<usize> = Vec::with_capacity(keys.len() + columns.len());
         for column in keys.iter().chain(columns) {
@@ -150,7 +150,11 @@ impl<T: Transport> Table<T> {
     }
 
     /// Opens cells of some live segments, at whatever version the projection is.
-    async fn open_of(&self, segments: &[SegmentRoot], wanted: &[Wanted]) -> Result<VerifiedAnswer, ClientError> {
+    pub(super) async fn open_of(
+        &self,
+        segments: &[SegmentRoot],
+        wanted: &[Wanted],
+    ) -> Result<VerifiedAnswer, ClientError> {
         for attempt in 1.. {
             let entry = self.session.entry(&self.handle).await?;
             if let Some(gone) = segments.iter().find(|s| !entry.live.contains(s)) {
@@ -167,7 +171,7 @@ impl<T: Transport> Table<T> {
     }
 
     /// The next cells to read of each segment: of those that hold the merge up, as many groups as one request should carry.
-    fn next_cells(
+    pub(super) fn next_cells(
         &self,
         views: &[Arc<SegmentView>],
         cursors: &mut [Cursor],
@@ -214,7 +218,7 @@ impl<T: Transport> Table<T> {
 }
 
 /// Where a scan stands in one segment.
-struct Cursor {
+pub(super) struct Cursor {
     /// Groups not read yet.
     groups: Range<u32>,
     /// Groups of the round under way.
@@ -235,10 +239,10 @@ struct Pending {
 }
 
 impl Cursor {
-    const fn new(groups: Range<u32>) -> Self {
+    pub(super) const fn new(groups: Range<u32>) -> Self {
         Self { asked: 0..0, last_key: None, pending: Vec::new(), groups }
     }
-    fn done(&self) -> bool {
+    pub(super) fn done(&self) -> bool {
         self.groups.is_empty() && self.pending.iter().all(|p| p.rows.is_empty())
     }
 }
@@ -249,16 +253,16 @@ fn frontier(cursors: &[Cursor]) -> Option<Vec<u8>> {
 }
 
 /// Opens the groups of a round.
-struct Round {
-    keys: crate::seal::TableKeys,
-    views: Vec<Arc<SegmentView>>,
-    read: Vec<usize>,
-    key_columns: usize,
-    bounds: Bounds,
+pub(super) struct Round {
+    pub(super) keys: crate::seal::TableKeys,
+    pub(super) views: Vec<Arc<SegmentView>>,
+    pub(super) read: Vec<usize>,
+    pub(super) key_columns: usize,
+    pub(super) bounds: Bounds,
 }
 
 impl Round {
-    fn open(&self, answer: &VerifiedAnswer, mut cursors: Vec<Cursor>) -> Result<Vec<Cursor>, ClientError> {
+    pub(super) fn open(&self, answer: &VerifiedAnswer, mut cursors: Vec<Cursor>) -> Result<Vec<Cursor>, ClientError> {
         for (view, cursor) in self.views.iter().zip(&mut cursors) {
             let asked = std::mem::replace(&mut cursor.asked, 0..0);
             if asked.is_empty() {
@@ -282,14 +286,19 @@ impl Round {
     }
 }
 
-struct Merged {
-    batch: Option<(RecordBatch, Vec<i8>)>,
+pub(super) struct Merged {
+    pub(super) batch: Option<(RecordBatch, Vec<i8>)>,
     rows_seen: u64,
 }
 
 /// Takes all rows below the frontier, adds the weights of equal rows, and gives what is left in key order. Where the segments are `whole`,
 /// a retraction must have its row.
-fn merge(cursors: &mut [Cursor], places: &[usize], limit: Option<u64>, whole: bool) -> Result<Merged, ClientError> {
+pub(super) fn merge(
+    cursors: &mut [Cursor],
+    places: &[usize],
+    limit: Option<u64>,
+    whole: bool,
+) -> Result<Merged, ClientError> {
     if cursors.iter().any(|c| !c.groups.is_empty() && c.last_key.is_none()) {
         // A segment of which nothing was read yet may begin with any key.
         return Ok(Merged { batch: None, rows_seen: 0 });

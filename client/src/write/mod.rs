@@ -4,15 +4,17 @@
 //! Compact  all live rows are read, retractions cancelled, sealed again under a fresh segment id, and replace what was live.
 //! Retry    an append that lost a race is ordered again with the same sealed bytes; delete, update and compact start over from reading,
 //!          because what they read may have changed. Sealed bytes whose commit failed are never reused for other data.
-//! Rooms    `commit` what all share, `rewrite` delete and update, `compact`, `upload`
+//! Rooms    `commit` what all share, `parts` imports in parts, `rewrite` delete and update, `compact`, `upload`
 //! Source   DESIGN section 3; `docs/protocol/segment.md`
 
 mod commit;
 mod compact;
+mod parts;
 mod rewrite;
 mod upload;
 
 pub(crate) use commit::{Part, Shown};
+pub use parts::SealedPart;
 pub(crate) use rewrite::{NewRows, Rewrite};
 
 use crate::error::ClientError;
@@ -197,6 +199,7 @@ impl<T: Transport> Table<T> {
         total.permutations += stats.permutations;
         total.ms += stats.ms;
         total.hash_ms += stats.hash_ms;
+        total.repeated_keys += stats.repeated_keys;
         *rows += segment.rows();
         progress(Progress::Sealed { rows: *rows, stats });
         Ok(Arc::new(segment))

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod data;
+mod exports;
 mod flows;
 mod fresh;
 mod group;

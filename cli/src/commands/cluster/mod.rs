@@ -17,8 +17,8 @@ use crate::output::Out;
 use crate::remote::{self, Remote, node_of};
 use fluence_client::Database;
 use fluence_client::dial::{Dialer, peer_id};
-use fluence_types::NodeId;
 use fluence_types::block::{Members, quorum};
+use fluence_types::{CommitteeHash, NodeId};
 use fluence_verifier::committee::Committee;
 use serde_json::{Value, json};
 
@@ -102,6 +102,8 @@ async fn members(args: &ClusterPlace, home: &Home, out: &Out) -> Result<()> {
     let told = introduce(&database, None, out).await?;
     let committee = database.committee().map_err(|e| remote::failure(e, "the database is not known"))?;
     let Committee { since, ref members, .. } = committee;
+    // As chains know it, and `fluence verify-export` takes it.
+    let hash = fluence_crypto::vote::members_hash(members).ok().map(CommitteeHash::from_bytes);
     let list: Vec<Value> = members
         .iter()
         .map(|m| {
@@ -111,11 +113,14 @@ async fn members(args: &ClusterPlace, home: &Home, out: &Out) -> Result<()> {
         .collect();
     let value = json!({
         "db": database.id(), "name": args.place.db, "since_epoch": since, "quorum": quorum(members.len()), "members": list,
-        "introduced": told,
+        "introduced": told, "committee": hash,
     });
     out.result(&value, |out| {
         out.line(format!("database {} ({})", out.bold(&args.place.db), database.id()));
         out.line(format!("{}; the committee since consensus epoch {since}", bears(members.len())));
+        if let Some(hash) = &hash {
+            out.line(format!("committee {hash}"));
+        }
         for m in members.iter() {
             let address = address_of(&database, &m.node).unwrap_or_else(|| "no address known".to_owned());
             out.line(format!("  {}  {address}", m.node));

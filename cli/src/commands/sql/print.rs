@@ -1,17 +1,34 @@
-//! What a statement says, as a table, CSV, or a JSON object a row.
+//! What a statement says, as a table, CSV, a JSON object a row, or a Parquet file.
 
 use crate::args::RowFormat;
 use crate::error::{Context, Failure, Result};
 use crate::output::Out;
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use fluence_client::files::{WriteError, parquet_writer};
 use fluence_gateway::DataType;
 use fluence_gateway::session::{Outcome, Tag};
 use fluence_gateway::{SqlError, text_of};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use serde_json::{Map, Value, json};
+use std::cell::Cell;
 use std::io::Write;
 
 /// Rows of a table that are shown in a terminal: the rest is counted.
 const SHOWN_MAX: usize = 1000;
+
+/// How rows are written.
+pub(crate) struct Rows {
+    pub(crate) format: RowFormat,
+    /// Whether a statement's rows were written as a file.
+    written: Cell<bool>,
+}
+
+impl Rows {
+    pub(crate) const fn new(format: RowFormat) -> Self {
+        Self { format, written: Cell::new(false) }
+    }
+}
 
 /// An SQL error as a failure of the command.
 pub(crate) fn failure(error: &SqlError) -> Failure {
@@ -26,8 +43,18 @@ pub(crate) fn failure(error: &SqlError) -> Failure {
 }
 
 /// Prints what a statement says, to its end.
-pub(crate) async fn outcome(outcome: Outcome, format: RowFormat, out: &Out) -> Result<()> {
+pub(crate) async fn outcome(outcome: Outcome, rows: &Rows, out: &Out) -> Result<()> {
+    let format = rows.format;
     match outcome {
+        Outcome::Rows { schema, stream, .. } if format == RowFormat::Parquet => {
+            if rows.written.replace(true) {
+                return Err(Failure::usage(
+                    "more than one statement gives rows, and a Parquet file holds those of one",
+                )
+                .help("run the statements one by one, each into a file of its own"));
+            }
+            parquet(schema, stream).await?;
+        }
         Outcome::Rows { schema, mut stream, tag } => {
             let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
             let mut shown: Vec<Vec<String>> = Vec::new();
@@ -55,7 +82,7 @@ pub(crate) async fn outcome(outcome: Outcome, format: RowFormat, out: &Out) -> R
                         RowFormat::Table if shown.len() < SHOWN_MAX => {
                             shown.push(texts.into_iter().map(|t| t.unwrap_or_default()).collect());
                         }
-                        RowFormat::Table => {}
+                        RowFormat::Table | RowFormat::Parquet => {}
                     }
                 }
             }
@@ -95,6 +122,27 @@ pub(crate) async fn outcome(outcome: Outcome, format: RowFormat, out: &Out) -> R
         }
         Outcome::Empty => {}
     }
+    Ok(())
+}
+
+/// One statement's rows as a Parquet file.
+async fn parquet<E>(
+    schema: SchemaRef,
+    mut stream: impl Stream<Item = std::result::Result<RecordBatch, E>> + Unpin,
+) -> Result<()>
+where
+    SqlError: From<E>,
+{
+    let wrong = |e: WriteError| {
+        Failure::failed("the rows cannot be written as Parquet").because(e).help("--format csv writes every type")
+    };
+    // The lock is not held while rows are waited for.
+    let mut writer = parquet_writer(std::io::stdout(), schema).map_err(wrong)?;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(|e| failure(&SqlError::from(e)))?;
+        writer.write(&batch).map_err(|e| wrong(e.into()))?;
+    }
+    writer.close().map_err(|e| wrong(e.into()))?;
     Ok(())
 }
 

@@ -31,20 +31,26 @@ statements end with a semicolon and may go over several lines
 
 pub(crate) async fn run(gateway: Arc<Gateway>, args: &Sql, home: &Home, out: &Out) -> Result<()> {
     let mut session = gateway.session("owner", &args.place.db).await.map_err(|e| print::failure(&e))?;
-    let format = if out.is_json() { RowFormat::Json } else { args.format };
+    let format = if out.is_json() && args.format != RowFormat::Parquet { RowFormat::Json } else { args.format };
+    if format == RowFormat::Parquet && std::io::stdout().is_terminal() {
+        return Err(
+            Failure::usage("a Parquet file is nothing for a terminal").help("send it to a file: > rows.parquet")
+        );
+    }
+    let rows = &print::Rows::new(format);
     for text in &args.command {
-        statements(&mut session, text, format, out).await?;
+        statements(&mut session, text, rows, out).await?;
     }
     if let Some(path) = &args.file {
-        statements(&mut session, &read(path)?, format, out).await?;
+        statements(&mut session, &read(path)?, rows, out).await?;
     }
     if !args.command.is_empty() || args.file.is_some() {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return statements(&mut session, &read(Path::new("-"))?, format, out).await;
+        return statements(&mut session, &read(Path::new("-"))?, rows, out).await;
     }
-    interactive(&mut session, format, home, out).await
+    interactive(&mut session, rows, home, out).await
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -63,14 +69,14 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Runs the statements of a text in order, up to the first that fails.
-async fn statements(session: &mut SqlSession, text: &str, format: RowFormat, out: &Out) -> Result<()> {
+async fn statements(session: &mut SqlSession, text: &str, rows: &print::Rows, out: &Out) -> Result<()> {
     for statement in session.parse(text).map_err(|e| print::failure(&e))? {
         let run = async {
             let prepared = session.prepare(statement, Vec::new()).await?;
             session.execute(&prepared, Vec::new()).await
         };
         let outcome = run.await.map_err(|e| print::failure(&e))?;
-        print::outcome(outcome, format, out).await?;
+        print::outcome(outcome, rows, out).await?;
         for notice in session.take_notices() {
             out.note(out.dim(&format!("{}: {}", notice.severity, notice.message)));
         }
@@ -139,7 +145,7 @@ async fn words(session: &mut SqlSession) -> Words {
     Words(words)
 }
 
-async fn interactive(session: &mut SqlSession, format: RowFormat, home: &Home, out: &Out) -> Result<()> {
+async fn interactive(session: &mut SqlSession, rows: &print::Rows, home: &Home, out: &Out) -> Result<()> {
     let history = home.dir().join("sql_history");
     if !history.exists() {
         private_file(&history, b"")?;
@@ -154,7 +160,7 @@ async fn interactive(session: &mut SqlSession, format: RowFormat, home: &Home, o
         ),
     );
     let on = "SET fluence.notices = on";
-    statements(session, on, RowFormat::Csv, &Out::new(false, true)).await?;
+    statements(session, on, &print::Rows::new(RowFormat::Csv), &Out::new(false, true)).await?;
     let mut pending = String::new();
     loop {
         editor.set_helper(Some(words(session).await));
@@ -187,7 +193,7 @@ async fn interactive(session: &mut SqlSession, format: RowFormat, home: &Home, o
             match text {
                 Meta::Quit => break,
                 Meta::Help => out.line(HELP),
-                Meta::Sql(text) => report(statements(session, &text, format, out).await),
+                Meta::Sql(text) => report(statements(session, &text, rows, out).await),
             }
             continue;
         }
@@ -197,7 +203,7 @@ async fn interactive(session: &mut SqlSession, format: RowFormat, home: &Home, o
         let text = std::mem::take(&mut pending);
         let _ = editor.add_history_entry(text.trim());
         let _ = editor.append_history(&history);
-        report(statements(session, &text, format, out).await);
+        report(statements(session, &text, rows, out).await);
     }
     Ok(())
 }
