@@ -27,7 +27,7 @@ async function values() {
   const given = row.map((value, i) => (i === 5 ? new Date("2013-05-01T12:00:00.123+02:00") : value));
   await db.query("INSERT INTO w VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", given);
   assert.deepEqual(await rows("SELECT * FROM w"), [row]);
-  const told = await rows("SELECT $1, $2, $3, $4", [Infinity, 10n ** 20n, { type: "date", value: "2013-05-01" }, null]);
+  const told = await rows("SELECT $1 a, $2 b, $3 c, $4 d", [Infinity, 10n ** 20n, { type: "date", value: "2013-05-01" }, null]);
   assert.deepEqual(told, [[Infinity, "100000000000000000000", "2013-05-01", null]]);
 }
 

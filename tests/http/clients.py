@@ -62,7 +62,7 @@ def values(db):
     db.query("INSERT INTO v VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", [-(2**63), *[None] * 7])
     assert db.query("SELECT * FROM v ORDER BY id DESC").rows == [row, (-(2**63), *[None] * 7)]
     unique = uuid.UUID(int=7)
-    told = db.query("SELECT $1, $2, $3, $4, $5", [float("inf"), datetime.datetime(2013, 5, 1, 12), unique, 10**20, "x"])
+    told = db.query("SELECT $1 a, $2 b, $3 c, $4 d, $5 e", [float("inf"), datetime.datetime(2013, 5, 1, 12), unique, 10**20, "x"])
     assert told.one() == (float("inf"), datetime.datetime(2013, 5, 1, 12), str(unique), Decimal(10**20), "x"), told
     refused(lambda: db.query("SELECT $1", [object()]), TypeError)
 

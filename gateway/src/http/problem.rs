@@ -57,8 +57,12 @@ impl Problem {
         self
     }
 
-    /// With the place in `sql` that the parser names: `.. at Line: 1, Column: 8`.
+    /// With the place in `sql` that the parser names: `.. at Line: 1, Column: 8`, or the end.
     pub(super) fn at(mut self, sql: &str) -> Self {
+        if self.detail.ends_with("found: EOF") {
+            self.position = u64::try_from(sql.chars().count() + 1).ok();
+            return self;
+        }
         let place = self.detail.rsplit_once("at Line: ").and_then(|(_, place)| place.split_once(", Column: "));
         let number = |text: &str| {
             let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -138,6 +142,7 @@ mod tests {
         let at = |sql: &str, message: &str| Problem::new(StatusCode::BAD_REQUEST, None, message).at(sql).position;
         assert_eq!(at("SELECT (", "Expected: x, found: EOF at Line: 1, Column: 9"), Some(9));
         assert_eq!(at("SELECT 'é',\n  )", "Expected: x, found: ) at Line: 2, Column: 3"), Some(15));
+        assert_eq!(at("SELECT 'é', (", "Expected: an expression, found: EOF"), Some(14));
         assert_eq!(at("SELECT", "no place"), None);
         assert_eq!(at("SELECT", "at Line: 0, Column: x"), None);
         assert_eq!(at("SELECT", "at Line: 99999999999999999999, Column: 1"), None);
