@@ -14,7 +14,7 @@ Examples:
   fluence sql -f schema.sql --format csv
   fluence sql -c 'SELECT * FROM flights' --format parquet > flights.parquet
   fluence sql --listen 127.0.0.1:5433                     a server; psql and drivers connect as they do to Postgres
-  fluence sql --listen 127.0.0.1:5433 --http 127.0.0.1:8433    and JSON over HTTP; its page is at http://127.0.0.1:8433/docs/
+  fluence sql --listen 127.0.0.1:5433 --http 127.0.0.1:8433    and JSON over HTTP
 
 The server's user has a password: the first line of --password-file, or one that is made and kept in the home's pgpass file, which
 psql reads: psql 'host=127.0.0.1 port=5433 user=fluence dbname=main passfile=HOME/pgpass'. Off loopback, give a certificate.")]
