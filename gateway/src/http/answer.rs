@@ -13,7 +13,7 @@ use super::encode::{self, ColumnInfo};
 use super::problem::Problem;
 use super::sessions::Lease;
 use crate::SqlSession;
-use crate::error::SqlError;
+use crate::error::{SqlError, SqlState};
 use crate::server::simple::command_tag;
 use crate::session::{CopyFormat, Cost, Tag, TransactionStatus};
 use axum::body::{Body, Bytes};
@@ -27,6 +27,8 @@ use futures::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::convert::Infallible;
+use std::future::Future;
+use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
 /// Bytes of a piece of lines.
@@ -144,7 +146,7 @@ impl Seat {
     /// How the statement ended; it has, so the session is free for the next one.
     pub(super) fn end(&mut self, tag: &Tag, rows: u64) -> Ending {
         let row_count = match tag {
-            Tag::Select => rows,
+            Tag::Select | Tag::Fetch => rows,
             Tag::Insert(n) | Tag::Update(n) | Tag::Delete(n) | Tag::Copy(n) | Tag::SelectInto(n) => *n,
             Tag::Command(_) => 0,
         };
@@ -211,6 +213,18 @@ pub(super) struct Rows {
     /// The batch at hand, and its next row.
     batch: Option<(RecordBatch, usize)>,
     count: u64,
+    /// When the statement has run for too long.
+    deadline: Option<Instant>,
+}
+
+/// Does what must be done by a deadline; a statement that is late is cancelled.
+///
+/// # Errors
+/// [`SqlState::QueryCanceled`].
+pub(super) async fn by<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Result<T, SqlError> {
+    let Some(deadline) = deadline else { return Ok(work.await) };
+    let late = |_| SqlError::new(SqlState::QueryCanceled, "canceling statement due to statement timeout");
+    timeout_at(deadline, work).await.map_err(late)
 }
 
 impl Rows {
@@ -220,8 +234,9 @@ impl Rows {
         schema: &SchemaRef,
         stream: SendableRecordBatchStream,
         tag: Tag,
+        deadline: Option<Instant>,
     ) -> Result<Self, Problem> {
-        Ok(Self { seat, stream, tag, columns: encode::columns(schema)?, batch: None, count: 0 })
+        Ok(Self { seat, stream, tag, columns: encode::columns(schema)?, batch: None, count: 0, deadline })
     }
 
     /// Appends rows until there are more than `bytes`, or no more; whether there are no more.
@@ -239,7 +254,7 @@ impl Rows {
                     *next += 1;
                     self.count += 1;
                 }
-                _ => match self.stream.next().await {
+                _ => match by(self.deadline, self.stream.next()).await? {
                     Some(batch) => self.batch = Some((batch?, 0)),
                     None => return Ok(true),
                 },

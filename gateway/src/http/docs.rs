@@ -59,7 +59,9 @@ pub(super) async fn asset(Path(path): Path<String>) -> Result<Response, Problem>
 
 fn file(path: &str) -> Result<Response, Problem> {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
-        Arc::new(Config::new(["/v1/openapi.json"]).validator_url("none").default_models_expand_depth(0))
+        Arc::new(
+            Config::new(["/v1/openapi.json"]).validator_url("none").default_models_expand_depth(0).use_base_layout(),
+        )
     });
     let found = utoipa_swagger_ui::serve(path, Arc::clone(&CONFIG)).ok().flatten();
     let page = found.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, None, "there is no such page"))?;

@@ -13,12 +13,11 @@
 //! | NULL | null |
 
 use crate::error::SqlError;
-use crate::server::encode::pg_type;
-use crate::server::errors::Fault;
+use crate::pg_type::{decimal, type_modifier, type_of};
 use crate::sql::copy::text_of;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Float16Type,
+    ArrowPrimitiveType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Field, Float16Type,
     Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType,
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
     UInt64Type,
@@ -47,26 +46,22 @@ pub(super) struct ColumnInfo {
 
 impl ColumnInfo {
     /// A column.
-    pub(super) fn new(name: &str, data_type: &DataType) -> Result<Self, Fault> {
-        let (precision, scale) = match data_type {
-            DataType::Decimal32(p, s)
-            | DataType::Decimal64(p, s)
-            | DataType::Decimal128(p, s)
-            | DataType::Decimal256(p, s) => (Some(*p), Some(*s)),
-            _ => (None, None),
-        };
-        Ok(Self { name: name.to_owned(), type_name: type_name(data_type)?, precision, scale })
+    pub(super) fn new(field: &Field) -> Result<Self, SqlError> {
+        // Without a modifier a numeric was declared without digits.
+        let digits = decimal(field.data_type()).filter(|_| type_modifier(field) >= 0);
+        let (precision, scale) = digits.unzip();
+        Ok(Self { name: field.name().clone(), type_name: type_name(field)?, precision, scale })
     }
 }
 
 /// The columns of an answer.
-pub(super) fn columns(schema: &Schema) -> Result<Vec<ColumnInfo>, Fault> {
-    schema.fields().iter().map(|field| ColumnInfo::new(field.name(), field.data_type())).collect()
+pub(super) fn columns(schema: &Schema) -> Result<Vec<ColumnInfo>, SqlError> {
+    schema.fields().iter().map(|field| ColumnInfo::new(field)).collect()
 }
 
-/// The SQL name of a type.
-pub(super) fn type_name(data_type: &DataType) -> Result<String, Fault> {
-    let pg = pg_type(data_type)?;
+/// The SQL name of a column's type.
+fn type_name(field: &Field) -> Result<String, SqlError> {
+    let pg = type_of(field)?;
     let (item, array) = pg.name().strip_prefix('_').map_or((pg.name(), ""), |item| (item, "[]"));
     let name = match item {
         "bool" => "boolean",
@@ -76,7 +71,8 @@ pub(super) fn type_name(data_type: &DataType) -> Result<String, Fault> {
         "float4" => "real",
         "float8" => "double precision",
         "timestamptz" => "timestamp with time zone",
-        "varchar" | "unknown" => "text",
+        "varchar" => "character varying",
+        "bpchar" => "character",
         other => other,
     };
     Ok(format!("{name}{array}"))
@@ -253,7 +249,7 @@ mod tests {
 
     #[test]
     fn columns_have_sql_names_of_their_types() {
-        let name = |ty: DataType| serde_json::to_value(ColumnInfo::new("c", &ty).unwrap()).unwrap();
+        let name = |ty| serde_json::to_value(ColumnInfo::new(&Field::new("c", ty, true)).unwrap()).unwrap();
         assert_eq!(name(DataType::Int64), serde_json::json!({"name": "c", "type": "bigint"}));
         assert_eq!(name(DataType::Decimal128(5, 1))["scale"], 1);
         assert_eq!(

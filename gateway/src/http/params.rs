@@ -8,7 +8,7 @@
 //! Rule    what a text means is what it means on the Postgres port: one decoder for both.
 
 use super::problem::Problem;
-use crate::server::encode::pg_type;
+use crate::pg_type::pg_type;
 use crate::server::errors::{Fault, code};
 use crate::server::params::{decode, natural};
 use crate::session::{Prepared, Statement};
@@ -78,9 +78,13 @@ impl Given {
         Ok(Self { declared: None, text: text(raw).map_err(place)? })
     }
 
-    /// What the planner is told of it.
+    /// What the planner is told of it. A numeric brings its digits; where it is none, that is said with its value.
     pub(super) fn hint(&self) -> Option<DataType> {
-        self.declared.as_ref().and_then(natural)
+        let declared = self.declared.as_ref()?;
+        natural(declared).or_else(|| {
+            let own = decode(Some(self.text.as_deref()?.as_bytes()), false, declared, &DataType::Null);
+            own.ok().map(|own| own.data_type())
+        })
     }
 }
 
@@ -153,7 +157,7 @@ pub(super) fn values(given: &[Given], prepared: &Prepared) -> Result<Vec<ScalarV
     let one = |(index, (given, target)): (usize, (&Given, &DataType))| {
         let declared = match &given.declared {
             Some(declared) => declared.clone(),
-            None => Some(pg_type(target)?).filter(|found| *found != Type::UNKNOWN).unwrap_or(Type::TEXT),
+            None => pg_type(target)?,
         };
         decode(given.text.as_deref().map(str::as_bytes), false, &declared, target).map_err(|mut fault| {
             fault.message = format!("parameter ${}: {}", index + 1, fault.message);

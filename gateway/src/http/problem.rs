@@ -88,6 +88,7 @@ fn status(code: &str) -> StatusCode {
     match code {
         // A conflict, a key that is there, a session at work, a transaction that must be rolled back.
         "40001" | "23505" | "55006" | "25P02" => StatusCode::CONFLICT,
+        "57014" => StatusCode::GATEWAY_TIMEOUT,
         // A node's answer that does not verify.
         "XX001" => StatusCode::BAD_GATEWAY,
         _ => match code.get(..2) {

@@ -3,7 +3,7 @@
 //! Rule    a request carries one statement. Alone, it is its own transaction, tried again where somebody else commits first.
 
 use super::Http;
-use super::answer::{Ending, Form, QueryAnswer, Rows, Seat, copied_out, done};
+use super::answer::{Ending, Form, QueryAnswer, Rows, Seat, by, copied_out, done};
 use super::body;
 use super::guard::Caller;
 use super::params::{Given, Parameter, check_count, values};
@@ -16,6 +16,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 /// A statement.
@@ -96,7 +97,8 @@ async fn run(http: &Http, mut seat: Seat, asked: QueryRequest, form: Form) -> Re
     check_count(&given, &statement)?;
     let prepared = session.prepare(statement, given.iter().map(Given::hint).collect()).await?;
     let values = values(&given, &prepared)?;
-    let outcome = session.execute(&prepared, values).await?;
+    let deadline = session.statement_timeout().map(|limit| Instant::now() + limit);
+    let outcome = by(deadline, session.execute(&prepared, values)).await??;
     if matches!(seat, Seat::Alone(_)) && seat.session().status() != TransactionStatus::Idle {
         let error = SqlError::new(SqlState::FeatureNotSupported, "a transaction needs a session");
         return Err(error.hint("POST /v1/sessions opens one").into());
@@ -105,7 +107,7 @@ async fn run(http: &Http, mut seat: Seat, asked: QueryRequest, form: Form) -> Re
         Outcome::Empty => done(seat.end(&Tag::Command(""), 0), form),
         Outcome::Done(tag) => done(seat.end(&tag, 0), form),
         Outcome::Rows { schema, stream, tag } => {
-            let rows = Rows::new(seat, &schema, stream, tag)?;
+            let rows = Rows::new(seat, &schema, stream, tag, deadline)?;
             match form {
                 Form::Whole => rows.whole(http.options.answer_bytes_max).await,
                 Form::Lines => Ok(rows.lines()),
@@ -114,6 +116,10 @@ async fn run(http: &Http, mut seat: Seat, asked: QueryRequest, form: Form) -> Re
         Outcome::CopyIn { .. } => {
             let error = SqlError::new(SqlState::FeatureNotSupported, "COPY FROM STDIN has no rows in a JSON request");
             Err(error.hint("POST the rows to /v1/copy/{table}").into())
+        }
+        Outcome::CopyRows { .. } => {
+            let error = SqlError::new(SqlState::FeatureNotSupported, "COPY in binary form is for the Postgres port");
+            Err(error.hint("FORMAT csv and text come as they are").into())
         }
         Outcome::CopyOut { format, stream, .. } => Ok(copied_out(seat, format, stream)),
     }

@@ -9,6 +9,7 @@ use crate::error::{SqlError, SqlState};
 use crate::session::Outcome;
 use crate::sql::catalog::{Catalog, TableDef, is_internal};
 use crate::sql::quote;
+use crate::sql::types::field_of;
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -177,7 +178,7 @@ fn table(def: &TableDef) -> Result<TableInfo, Problem> {
     };
     let column = |c: &crate::sql::catalog::ColumnDef| -> Result<TableColumn, Problem> {
         Ok(TableColumn {
-            column: ColumnInfo::new(&c.name, &c.ty.data_type())?,
+            column: ColumnInfo::new(&field_of(c))?,
             nullable: c.nullable,
             default: c.default.clone(),
             identity: c.identity,

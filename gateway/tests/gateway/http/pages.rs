@@ -22,6 +22,7 @@ async fn tables_tell_columns_keys_and_rows() {
     assert_eq!(t["indexes"], json!([{"name": "by_name", "columns": ["name"], "unique": true}]));
     assert_eq!(t["checks"].as_array().unwrap().len(), 1);
     assert_eq!((&t["columns"][0]["identity"], &t["columns"][0]["type"]), (&json!(true), &json!("bigint")));
+    assert_eq!(t["columns"][1]["type"], "character varying");
     assert_eq!((&t["columns"][1]["nullable"], &t["columns"][1]["characters_max"]), (&json!(false), &json!(20)));
     assert_eq!((&t["columns"][2]["precision"], &t["columns"][2]["scale"]), (&json!(5), &json!(1)));
     assert!(t["verified"]["height"].as_u64().unwrap() > 0);

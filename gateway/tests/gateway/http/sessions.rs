@@ -107,6 +107,10 @@ async fn settings_and_prepared_statements_stay_in_a_session() {
     server.query_in(&session, "PREPARE p AS SELECT $1::bigint + 1").await;
     assert_eq!(server.query_in(&session, "EXECUTE p(1)").await.json()["rows"], json!([[2]]));
     assert_ne!(server.query("EXECUTE p(1)", json!([])).await.status, 200);
+    server.query_in(&session, "SET statement_timeout = 1").await;
+    let late = server.query_in(&session, "SELECT count(*) FROM generate_series(1, 1000000000000)").await;
+    assert_eq!((late.status, late.state().as_str()), (504, "57014"));
+    server.query_in(&session, "RESET statement_timeout").await;
     server.query_in(&session, "SET fluence.notices = on").await;
     server.query_in(&session, "CREATE TABLE t (id bigint PRIMARY KEY)").await;
     let said = server.query_in(&session, "SELECT * FROM t").await.json();
