@@ -2,7 +2,7 @@
 # Installs what is missing, says what it does, and does nothing the second time.
 #
 #   scripts/bootstrap.sh rust      compiler and linker
-#   scripts/bootstrap.sh node      Node.js, and the pinned npm packages (Foundry, solc, snarkjs)
+#   scripts/bootstrap.sh node      Node.js, and the pinned npm packages (Foundry, solc, snarkjs, the TypeScript client's)
 #   scripts/bootstrap.sh data      the demo's flights, checked by SHA-256
 #   scripts/bootstrap.sh rocksdb   libclang for RocksDB's bindings
 #   scripts/bootstrap.sh aarch64   Rust's library, C compiler and user-mode emulator for ARM
@@ -69,6 +69,7 @@ node() {
     [ "$major" -ge 18 ] || die "Node.js $major is too old: 18 or later is needed"
     npm_packages contracts
     npm_packages tests/interop
+    npm_packages clients/typescript
 }
 
 data() {

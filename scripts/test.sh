@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the test suites, says which were skipped and why, and ends with one line of totals.
 #
-#   scripts/test.sh all | rust | vectors | contracts | interop | rocksdb | demo | sql   (the last three use the binary that `rust` built)
+#   scripts/test.sh all | rust | vectors | contracts | interop | rocksdb | demo | sql | http   (the last four use the binary that `rust` built)
 #
 # A suite that cannot run on this machine prints `SKIPPED name: reason` and is counted.
 set -uo pipefail
@@ -60,8 +60,14 @@ sql() {
     suite sql-random python3 tests/sql/random_dml.py
 }
 
+# The clients for Python and TypeScript over a served cluster, and proof files.
+http() {
+    export FLUENCE="$CARGO_TARGET_DIR/debug/fluence"
+    suite http-clients python3 tests/http/clients.py
+}
+
 case "${1:-all}" in
-rust | vectors | contracts | interop | rocksdb | demo | sql) "$1" ;;
+rust | vectors | contracts | interop | rocksdb | demo | sql | http) "$1" ;;
 all)
     rust
     vectors
@@ -70,6 +76,7 @@ all)
     rocksdb
     demo
     sql
+    http
     ;;
 *)
     echo "test.sh: no such suite: $1" >&2

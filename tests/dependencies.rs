@@ -44,6 +44,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("datafusion", &["gateway"]),
     ("pgwire", &["gateway"]),
     ("parquet", &["gateway", "cli"]),
+    ("utoipa", &["gateway"]),
     ("arrow-array", &["client", "gateway", "chaos", "cli", "benches"]),
     (
         "ark-ff",

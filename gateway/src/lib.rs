@@ -1,6 +1,7 @@
 //! The gateway: Fluence as a common database, over the Postgres protocol.
 //!
 //! ```text
+//! HTTP, JSON ──── http ─┐
 //! psql, drivers ── server ── session ── sql ── DataFusion ── table, pushdown ── store ── fluence-client ── nodes
 //! ```
 //! Runs    on the owner's side, with the keys. Nodes learn sizes and positions, never SQL.
@@ -11,6 +12,7 @@
 mod commit;
 pub mod error;
 mod gateway;
+pub mod http;
 mod pg_type;
 pub mod server;
 pub mod session;

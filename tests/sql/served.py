@@ -64,8 +64,8 @@ def stop(child):
 
 
 @contextlib.contextmanager
-def fluence(out):
-    """The words by which libpq reaches a fresh database of four nodes, as a dictionary."""
+def fluence(out, *more):
+    """The words by which libpq reaches a fresh database of four nodes, as a dictionary. `more` goes to `fluence sql`; with --http, `http` is its URL."""
     binary = os.environ.get("FLUENCE") or str(CACHE / "target/debug/fluence")
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "FLUENCE_HOME", "FLUENCE_PASS"))}
     children = []
@@ -75,11 +75,12 @@ def fluence(out):
         env |= {"FLUENCE_HOME": ready["home"], "FLUENCE_PASSPHRASE_FILE": ready["passphrase_file"]}
         nodes = [word for node in ready["nodes"] for word in ("--node", node["address"])]
         subprocess.run([binary, "cluster", "create", "main", "--quiet", *nodes], env=env, check=True, stdout=subprocess.DEVNULL)
-        server, ready = start([binary, "sql", "--listen", "127.0.0.1:0", "--json", "--stop-with-stdin"], env)
+        server, ready = start([binary, "sql", "--listen", "127.0.0.1:0", *more, "--json", "--stop-with-stdin"], env)
         children.append(server)
         host, port = ready["listening"].rsplit(":", 1)
         secret = pathlib.Path(ready["passfile"]).read_text().strip().split(":")[-1]
-        yield {"host": host, "port": int(port), "user": "fluence", "dbname": "main", "password": secret}
+        place = {"host": host, "port": int(port), "user": "fluence", "dbname": "main", "password": secret}
+        yield place | ({"http": ready["http"]} if "http" in ready else {})
     finally:
         for child in reversed(children):
             stop(child)
@@ -112,6 +113,13 @@ def postgres(out, fsync="off"):
         yield where | {"dbname": "main"}
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], check=False, cwd=data)
+
+
+@contextlib.contextmanager
+def over_http():
+    """The same with an HTTP server beside."""
+    with tempfile.TemporaryDirectory(prefix="fluence-http-") as out, fluence(pathlib.Path(out), "--http", "127.0.0.1:0") as where:
+        yield where
 
 
 @contextlib.contextmanager

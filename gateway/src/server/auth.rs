@@ -22,6 +22,7 @@ use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::startup::Authentication;
 use std::collections::HashMap;
 use std::io;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// Hash rounds of a password: PostgreSQL's default and the least that RFC 7677 allows.
@@ -76,8 +77,17 @@ impl Users {
     }
 
     /// Whether nobody is asked for a password.
-    pub(super) fn is_trust(&self) -> bool {
+    pub(crate) fn is_trust(&self) -> bool {
         self.verifiers.is_none()
+    }
+
+    /// Whether a password in clear is the user's: for protocols that carry it so. Costs [`ITERATIONS`] hashes, for a user that does not
+    /// exist too; the comparison takes the same time whatever differs. Nobody where everybody is trusted: that is for loopback sockets.
+    pub(crate) fn accepts(&self, user: &str, password: &str) -> bool {
+        let (expected, known) = self.verifier(user);
+        let salted = Zeroizing::new(gen_salted_password(password, expected.salt().unwrap_or_default(), ITERATIONS));
+        let same: bool = salted.as_slice().ct_eq(expected.password()).into();
+        same & known & !self.is_trust()
     }
 
     /// What the exchange checks against, and whether the user exists.
@@ -215,6 +225,16 @@ mod tests {
         for body in [b"M\0\0\0\0\x03hi".as_slice(), b"M\0\0\0\0\x01hi", b"M\0\xff\xff\xff\xff", b"M", b""] {
             assert!(initial_response(body).unwrap_err().fatal, "{body:?}");
         }
+    }
+
+    #[test]
+    fn a_password_in_clear_is_taken_for_its_user_only() {
+        let users = Users::scram().with_password("ada", &Zeroizing::new("engine".to_owned()));
+        assert!(users.accepts("ada", "engine"));
+        for (user, password) in [("ada", "Engine"), ("ada", ""), ("eve", "engine"), ("", "")] {
+            assert!(!users.accepts(user, password), "{user:?} {password:?}");
+        }
+        assert!(!Users::trust_on_loopback().accepts("ada", "engine"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::io;
 
 /// SQLSTATEs of the protocol itself; those of statements are in [`crate::SqlState`].
-pub(super) mod code {
+pub(crate) mod code {
     pub(crate) const PROTOCOL_VIOLATION: &str = "08P01";
     pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
@@ -33,6 +33,7 @@ pub(super) mod code {
     pub(crate) const TOO_MANY_CONNECTIONS: &str = "53300";
     pub(crate) const PROGRAM_LIMIT: &str = "54000";
     pub(crate) const OBJECT_NOT_IN_STATE: &str = "55000";
+    pub(crate) const OBJECT_IN_USE: &str = "55006";
     pub(crate) const QUERY_CANCELED: &str = "57014";
     pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
     pub(crate) const INTERNAL: &str = "XX000";
@@ -40,24 +41,24 @@ pub(super) mod code {
 
 /// An error as the client sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     /// Whether the connection ends with it.
-    pub(super) fatal: bool,
+    pub(crate) fatal: bool,
     /// The SQLSTATE.
-    pub(super) code: Cow<'static, str>,
+    pub(crate) code: Cow<'static, str>,
     /// For people.
-    pub(super) message: String,
+    pub(crate) message: String,
     /// More of it.
-    pub(super) detail: Option<String>,
+    pub(crate) detail: Option<String>,
     /// What to do about it.
-    pub(super) hint: Option<String>,
+    pub(crate) hint: Option<String>,
     /// What it is about.
-    pub(super) about: Option<Box<About>>,
+    pub(crate) about: Option<Box<About>>,
 }
 
 impl Fault {
     /// The connection goes on.
-    pub(super) fn error(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn error(code: &'static str, message: impl Into<String>) -> Self {
         Self { fatal: false, code: Cow::Borrowed(code), message: message.into(), detail: None, hint: None, about: None }
     }
     /// The connection ends.
@@ -65,7 +66,7 @@ impl Fault {
         Self { fatal: true, ..Self::error(code, message) }
     }
     /// With what to do about it.
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }

@@ -15,14 +15,14 @@ mod auth;
 mod cancel;
 mod connection;
 mod copy;
-mod encode;
-mod errors;
+pub(crate) mod encode;
+pub(crate) mod errors;
 mod extended;
 mod frontend;
-mod params;
-mod simple;
+pub(crate) mod params;
+pub(crate) mod simple;
 mod startup;
-mod tls;
+pub(crate) mod tls;
 mod tuples;
 mod wire;
 
@@ -61,6 +61,9 @@ pub enum ServerError {
     /// Users without passwords, and a listener that others reach.
     #[error("users without passwords on {0}, which is not a loopback address")]
     TrustBeyondLoopback(SocketAddr),
+    /// A web page could use what asks for no password.
+    #[error("users without passwords over HTTP: any web page could use them")]
+    TrustOverHttp,
     /// The listener is not usable.
     #[error("listener: {0}")]
     Listener(#[from] std::io::Error),
@@ -129,7 +132,7 @@ pub async fn serve(
     if options.require_tls && options.tls.is_none() {
         return Err(ServerError::NoCertificate);
     }
-    let tls = options.tls.as_ref().map(tls::load).transpose()?;
+    let tls = options.tls.as_ref().map(|files| tls::load(files, tls::ALPN)).transpose()?;
     let server = Arc::new(Server { gateway, options, tls, registry: Arc::default() });
     tracing::info!(%address, tls = server.tls.is_some(), required = server.options.require_tls, "SQL server listens");
 

@@ -33,7 +33,7 @@ pub(super) fn declared(oid: u32) -> Result<Option<Type>, Fault> {
 
 /// The Arrow type of values of a type, and the hint for the planner; `None` for numeric, which brings its scale with each value, and
 /// for what is not supported.
-pub(super) fn natural(declared: &Type) -> Option<DataType> {
+pub(crate) fn natural(declared: &Type) -> Option<DataType> {
     if let Kind::Array(item) = declared.kind() {
         return Some(DataType::List(Arc::new(Field::new_list_field(natural(item)?, true))));
     }
@@ -60,7 +60,7 @@ pub(super) fn natural(declared: &Type) -> Option<DataType> {
 ///
 /// # Errors
 /// Bytes that are not a value of the type, or a type that is not supported as a parameter.
-pub(super) fn decode(
+pub(crate) fn decode(
     raw: Option<&[u8]>,
     binary: bool,
     declared: &Type,

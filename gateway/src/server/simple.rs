@@ -12,7 +12,7 @@ use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::EmptyQueryResponse;
 
 /// A command's tag, with the rows sent where it counts those.
-pub(super) fn command_tag(tag: &Tag, rows: u64) -> String {
+pub(crate) fn command_tag(tag: &Tag, rows: u64) -> String {
     match tag {
         Tag::Select => format!("SELECT {rows}"),
         Tag::Fetch => format!("FETCH {rows}"),

@@ -29,9 +29,9 @@ pub struct TlsFiles {
 }
 
 /// What the files gave.
-pub(super) struct Tls {
+pub(crate) struct Tls {
     /// Accepts handshakes.
-    pub(super) acceptor: TlsAcceptor,
+    pub(crate) acceptor: TlsAcceptor,
     /// SCRAM bound to this certificate; `None` where its signature has no hash to bind to (Ed25519).
     pub(super) bound: Option<ScramServerAuth>,
 }
@@ -40,8 +40,8 @@ fn refused(path: &Path, why: impl Display) -> ServerError {
     ServerError::Tls { path: path.to_owned(), why: why.to_string() }
 }
 
-/// Reads the files.
-pub(super) fn load(files: &TlsFiles) -> Result<Tls, ServerError> {
+/// Reads the files, for a protocol by its name in ALPN.
+pub(crate) fn load(files: &TlsFiles, alpn: &[u8]) -> Result<Tls, ServerError> {
     let pem = std::fs::read(&files.certificate).map_err(|e| refused(&files.certificate, e))?;
     let chain = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
@@ -56,7 +56,7 @@ pub(super) fn load(files: &TlsFiles) -> Result<Tls, ServerError> {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|e| refused(&files.key, e))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     let mut bound = ScramServerAuth::new();
     let bound = match bound.configure_certificate(&pem) {
         Ok(()) => Some(bound),
@@ -89,20 +89,20 @@ mod tests {
     fn takes_a_certificate_with_its_key_and_binds_logins_to_it() {
         let (certificate, key) = pair();
         let (_folder, files) = files(certificate.as_bytes(), key.as_bytes());
-        assert!(load(&files).unwrap().bound.is_some());
+        assert!(load(&files, ALPN).unwrap().bound.is_some());
     }
 
     #[test]
     fn refuses_missing_empty_and_foreign_files() {
         let (certificate, key) = pair();
         let (_folder, none) = files(b"", key.as_bytes());
-        assert!(matches!(load(&none), Err(ServerError::Tls { .. })));
+        assert!(matches!(load(&none, ALPN), Err(ServerError::Tls { .. })));
         let (_folder, no_key) = files(certificate.as_bytes(), b"");
-        assert!(matches!(load(&no_key), Err(ServerError::Tls { .. })));
+        assert!(matches!(load(&no_key, ALPN), Err(ServerError::Tls { .. })));
         let (_folder, foreign) = files(certificate.as_bytes(), pair().1.as_bytes());
-        assert!(matches!(load(&foreign), Err(ServerError::Tls { .. })));
+        assert!(matches!(load(&foreign, ALPN), Err(ServerError::Tls { .. })));
         let (folder, missing) = files(certificate.as_bytes(), key.as_bytes());
         drop(folder);
-        assert!(matches!(load(&missing), Err(ServerError::Tls { .. })));
+        assert!(matches!(load(&missing, ALPN), Err(ServerError::Tls { .. })));
     }
 }

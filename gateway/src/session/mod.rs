@@ -13,6 +13,7 @@ mod outcome;
 
 pub use crate::gateway::{Gateway, GatewayOptions};
 pub use crate::sql::Statement;
+pub use crate::sql::work::Cost;
 pub use outcome::{CopyFormat, Notice, Outcome, Prepared, Tag, TransactionStatus};
 
 use crate::error::{SqlError, SqlState};
@@ -64,6 +65,8 @@ pub struct SqlSession {
     /// Physical tables that hold nothing that is named any more, once the transaction is committed.
     cleared: Vec<String>,
     notices: Vec<Notice>,
+    /// What the last statement read by.
+    last: Arc<Work>,
     copy: Option<CopyingIn>,
     /// Statements that PREPARE named.
     named: HashMap<String, Prepared>,
@@ -112,6 +115,7 @@ impl SqlSession {
             implicit: false,
             cleared: Vec::new(),
             notices: Vec::new(),
+            last: Arc::default(),
             copy: None,
             named: HashMap::new(),
         }
@@ -158,6 +162,12 @@ impl SqlSession {
     /// What there is to say beside the answers, since it was last asked.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
+    }
+
+    /// What the last statement's reads cost so far; `None` where it read nothing. Whole once its rows have ended.
+    #[must_use]
+    pub fn cost(&self) -> Option<Cost> {
+        Some(self.last.cost()).filter(|cost| cost.scans > 0)
     }
 
     /// A statement ended before it was done: its future was dropped, or its answer could not be sent. An open transaction has failed then.
@@ -322,6 +332,7 @@ impl SqlSession {
     }
 
     async fn try_execute(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Outcome, SqlError> {
+        self.last = Arc::default();
         let mut statement = prepared.statement.0.clone();
         if !values.is_empty() {
             params::fill(&mut statement, &values)?;
@@ -404,12 +415,14 @@ impl SqlSession {
         if let Transaction::Open(work) = &self.transaction {
             let work = Arc::clone(work);
             work.reset_cost();
+            self.last = Arc::clone(&work);
             let outcome = self.run(&statement, &work, false).await?;
             return Ok(outcome);
         }
         // Outside a transaction block, a statement is its own transaction, and tried again where somebody else was first.
         for attempt in 1.. {
             let work = Arc::new(Work::default());
+            self.last = Arc::clone(&work);
             self.begin(&work, attempt > 1).await?;
             let notices = self.notices.len();
             match self.alone(&statement, &work).await {

@@ -87,17 +87,25 @@ fn without(batch: &RecordBatch, gone: &mut HashMap<Vec<u8>, u64>) -> Option<Reco
     (kept.num_rows() > 0).then_some(kept)
 }
 
-/// What a transaction cost, for the line under an answer.
+/// What a statement's reads cost, for the line under an answer.
 #[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Cost {
-    pub(crate) height: Height,
-    pub(crate) rows: u64,
-    pub(crate) bytes: u64,
-    pub(crate) openings: u64,
-    pub(crate) requests: u64,
-    pub(crate) ms: f64,
-    pub(crate) scans: u64,
-    pub(crate) proven: u64,
+pub struct Cost {
+    /// The certified height that was read at: the highest, where there were several.
+    pub height: Height,
+    /// Rows that were verified.
+    pub rows: u64,
+    /// Bytes that came.
+    pub bytes: u64,
+    /// Cells that were opened.
+    pub openings: u64,
+    /// Requests to nodes.
+    pub requests: u64,
+    /// Milliseconds from request to verified answer, added up.
+    pub ms: f64,
+    /// Reads, proven sums among them.
+    pub scans: u64,
+    /// Reads that were proven sums.
+    pub proven: u64,
 }
 
 impl Cost {

@@ -58,3 +58,30 @@ fn rejects_malformed_key_files() {
     bad["key"] = "00".repeat(KEY_FILE_BYTES_MAX).into();
     assert!(matches!(read(&bad), Err(ProofFileError::TooLong { .. })));
 }
+
+/// The files that the clients read too: accepted as they are, refused however they are spoilt.
+#[test]
+fn a_real_file_is_accepted_and_each_spoilt_one_refused() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/proof_file.json");
+    let vector: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let verify = |files: &serde_json::Value| {
+        let bytes = |name: &str| serde_json::to_vec(&files[name]).unwrap();
+        let (proof, key) = (read(&bytes("proof_file"))?, KeyFile::read(&bytes("key_file"))?);
+        check(&proof, &KeySource::File(&key))
+    };
+    assert!(verify(&vector).unwrap().insecure_dev_key);
+    let spoilt = vector["spoilt"].as_array().unwrap();
+    assert!(spoilt.len() > 20);
+    for spoil in spoilt {
+        let mut files = vector.clone();
+        let mut place = &mut files[spoil["file"].as_str().unwrap()];
+        for step in spoil["at"].as_array().unwrap() {
+            place = match (step.as_u64(), step.as_str()) {
+                (Some(index), _) => &mut place[index as usize],
+                (_, name) => &mut place[name.unwrap()],
+            };
+        }
+        *place = spoil["to"].clone();
+        assert!(verify(&files).is_err(), "{}", spoil["what"]);
+    }
+}

@@ -1,4 +1,4 @@
-//! `fluence sql`: a shell over a database, statements from the command line or a file, or a server for Postgres clients.
+//! `fluence sql`: a shell over a database, statements from the command line or a file, or a server for Postgres and HTTP clients.
 //!
 //! Rooms  `keys` what succinct proofs are checked with, `serve` the server, `shell` reading statements, `print` what they say. Built with the feature `sql` only.
 
@@ -38,8 +38,9 @@ pub(crate) async fn run(args: &Sql, home: &Home, out: &Out) -> Result<()> {
         ..GatewayOptions::default()
     };
     let gateway = Gateway::new(Arc::new(database), options);
-    match args.listen {
-        Some(address) => serve::run(gateway, address, args, home, out).await,
-        None => shell::run(gateway, args, home, out).await,
+    if args.listen.is_some() || args.http.is_some() {
+        serve::run(gateway, args, home, out).await
+    } else {
+        shell::run(gateway, args, home, out).await
     }
 }

@@ -1,4 +1,4 @@
-//! The server: its user's password, its certificate, and how to reach it.
+//! The servers, Postgres and HTTP: their user's password, the certificate, and how to reach them.
 //!
 //! Password  the first line of `--password-file`, or one that is made once and kept in the home's `pgpass`, readable by its owner only, in
 //!           the form that psql and libpq read; for whatever port. It is never written again.
@@ -11,6 +11,7 @@ use crate::home::{Home, private_file};
 use crate::output::Out;
 use crate::passphrase;
 use fluence_gateway::Gateway;
+use fluence_gateway::http::{self, HttpOptions};
 use fluence_gateway::server::{ServerOptions, TlsFiles, Users, serve};
 use rand::RngCore;
 use rand::rngs::OsRng;
@@ -21,37 +22,80 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
-pub(crate) async fn run(gateway: Arc<Gateway>, address: SocketAddr, args: &Sql, home: &Home, out: &Out) -> Result<()> {
+pub(crate) async fn run(gateway: Arc<Gateway>, args: &Sql, home: &Home, out: &Out) -> Result<()> {
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(certificate), Some(key)) => Some(TlsFiles { certificate: certificate.clone(), key: key.clone() }),
         _ => None,
     };
-    let loopback = address.ip().is_loopback();
-    if !loopback && tls.is_none() && !args.allow_plaintext {
+    let sql = listen(args.listen, tls.is_some(), args).await?;
+    let web = listen(args.http, tls.is_some(), args).await?;
+    let (password, passfile) = password(args, home)?;
+    let users = || Users::scram().with_password(&args.user, &password);
+    let stop = service::shutdown(args.stop_with_stdin);
+    let mut said = json!({ "passfile": passfile });
+
+    let mut sql_options = ServerOptions::new(users());
+    sql_options.require_tls = tls.is_some() && !args.allow_plaintext;
+    sql_options.tls = tls.clone();
+    sql_options.connections_max = args.sessions_max.max(1);
+    let mut web_options = HttpOptions::new(users());
+    web_options.allow_plaintext = args.allow_plaintext;
+    web_options.sessions_max = args.sessions_max.max(1);
+    web_options.hosts = args.http_host.clone();
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    web_options.tls = tls;
+    drop(password);
+
+    if let Some((_, bound)) = &sql {
+        let pass = passfile.as_ref().map(|p| format!(" passfile={}", p.display())).unwrap_or_default();
+        let mode = if sql_options.require_tls { " sslmode=require" } else { "" };
+        let (host, port, user, db) = (bound.ip(), bound.port(), &args.user, &args.place.db);
+        let psql = format!("psql 'host={host} port={port} user={user} dbname={db}{mode}{pass}'");
+        let url = format!("postgresql://{user}@{bound}/{db}");
+        out.line(format!("SQL at {}", out.bold(&url)));
+        out.line(&psql);
+        said["listening"] = json!(bound.to_string());
+        said["url"] = json!(url);
+        said["psql"] = json!(psql);
+    }
+    if let Some((_, bound)) = &web {
+        let url = format!("{scheme}://{bound}");
+        out.line(format!("HTTP at {}, its page at {url}/docs/", out.bold(&url)));
+        said["http"] = json!(url);
+    }
+    out.json_line(&said);
+    out.note(out.dim("ctrl-C ends the server"));
+    let ends = || {
+        let stop = stop.clone();
+        async move { stop.cancelled().await }
+    };
+    // Where one server ends by itself, the other does not go on alone.
+    let served_sql = async {
+        match sql {
+            Some((listener, _)) => serve(Arc::clone(&gateway), listener, sql_options, ends()).await,
+            None => Ok(()),
+        }
+    };
+    let served_web = async {
+        match web {
+            Some((listener, _)) => http::serve(Arc::clone(&gateway), listener, web_options, ends()).await,
+            None => Ok(()),
+        }
+    };
+    tokio::try_join!(served_sql, served_web).doing("the server ended")?;
+    Ok(())
+}
+
+/// A listener at an address that may be used so, where one is wanted; and where it is.
+async fn listen(address: Option<SocketAddr>, tls: bool, args: &Sql) -> Result<Option<(TcpListener, SocketAddr)>> {
+    let Some(address) = address else { return Ok(None) };
+    if !address.ip().is_loopback() && !tls && !args.allow_plaintext {
         return Err(Failure::usage(format!("{address} is not a loopback address, and there is no certificate"))
             .help("give --tls-cert and --tls-key, or take the risk with --allow-plaintext"));
     }
     let listener = TcpListener::bind(address).await.doing(format!("cannot listen at {address}"))?;
     let bound = listener.local_addr().doing("cannot tell the port")?;
-    let (password, passfile) = password(args, home)?;
-    let mut options = ServerOptions::new(Users::scram().with_password(&args.user, &password));
-    drop(password);
-    options.require_tls = tls.is_some() && !args.allow_plaintext;
-    options.tls = tls;
-    options.connections_max = args.sessions_max.max(1);
-    let stop = service::shutdown(args.stop_with_stdin);
-
-    let pass = passfile.as_ref().map(|p| format!(" passfile={}", p.display())).unwrap_or_default();
-    let mode = if options.require_tls { " sslmode=require" } else { "" };
-    let (host, port, user, db) = (bound.ip(), bound.port(), &args.user, &args.place.db);
-    let psql = format!("psql 'host={host} port={port} user={user} dbname={db}{mode}{pass}'");
-    let url = format!("postgresql://{user}@{bound}/{db}");
-    out.json_line(&json!({ "listening": bound.to_string(), "url": url, "psql": psql, "passfile": passfile }));
-    out.line(format!("SQL at {}", out.bold(&url)));
-    out.line(psql);
-    out.note(out.dim("ctrl-C ends the server"));
-    let served = serve(gateway, listener, options, async move { stop.cancelled().await }).await;
-    served.doing("the server ended")
+    Ok(Some((listener, bound)))
 }
 
 /// The user's password, and the file in which clients find it, where it is ours.
