@@ -36,18 +36,37 @@ fn every_command_has_help_with_examples_and_exit_code_0() {
     let top = fluence(home.path(), &["--help"]);
     assert_eq!(code(&top), 0);
     for command in [
-        "demo", "init", "import", "query", "cluster", "up", "node", "arbiter", "verify", "keys", "proofs", "ceremony",
+        "demo",
+        "init",
+        "import",
+        "query",
+        "export",
+        "verify-export",
+        "table",
+        "cluster",
+        "up",
+        "node",
+        "arbiter",
+        "verify",
+        "keys",
+        "proofs",
+        "ceremony",
         "doctor",
     ] {
         assert!(text(&top.stdout).contains(&format!("\n  {command}")), "{command} is not listed");
     }
     assert!(text(&top.stdout).contains("Exit codes:"));
     assert!(!text(&top.stdout).contains("demo-liar"), "a test-only command is listed");
-    let pages: [&[&str]; 34] = [
+    let pages: [&[&str]; 39] = [
         &["demo"],
         &["init"],
         &["import"],
         &["query"],
+        &["export"],
+        &["verify-export"],
+        &["table", "ls"],
+        &["table", "stats"],
+        &["table", "compact"],
         &["node"],
         &["arbiter"],
         &["verify"],
@@ -102,7 +121,13 @@ fn wrong_usage_is_exit_code_2_and_says_so() {
     for args in [
         &["--frobnicate"][..],
         &["import"],
-        &["import", "x.csv", "--table", "t"],
+        &["import", "x.csv"],
+        &["import", "x.csv", "--table", "t", "--segment-rows", "1"],
+        &["import", "x.csv", "--table", "t", "--format", "xls"],
+        &["export", "t"],
+        &["verify-export"],
+        &["verify-export", "f", "--recompute", "--committee", "0x00"],
+        &["table", "stats"],
         &["query"],
         &["query", "t", "--prove"],
         &["query", "t", "--agg", "count", "--select", "a"],

@@ -235,8 +235,13 @@ impl Part {
     fn keep(&self, file: &File) -> Result<()> {
         let keep = || -> std::io::Result<()> {
             file.sync_all()?;
-            // Unlike a rename, a link does not replace what came there meanwhile.
-            std::fs::hard_link(&self.path, &self.to)
+            // Unlike a rename, a link does not replace what came there meanwhile; some disks have no links.
+            match std::fs::hard_link(&self.path, &self.to) {
+                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists && !self.to.exists() => {
+                    std::fs::rename(&self.path, &self.to)
+                }
+                linked => linked,
+            }
         };
         keep().doing(format!("cannot write {}", self.to.display())).or_help("name another file with --out")
     }
