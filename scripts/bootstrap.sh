@@ -5,7 +5,7 @@
 #   scripts/bootstrap.sh node      Node.js, and the pinned npm packages (Foundry, solc, snarkjs)
 #   scripts/bootstrap.sh data      the demo's flights, checked by SHA-256
 #   scripts/bootstrap.sh rocksdb   libclang for RocksDB's bindings
-#   scripts/bootstrap.sh sql       psql, with which SQL is tried
+#   scripts/bootstrap.sh sql       psql, a JDK, PostgreSQL's driver for Java, and files of sqllogictest, with which SQL is tried
 #   scripts/bootstrap.sh all       rust, node, data and sql
 #
 # Needs: Debian or a relative of it, root or sudo, and the package registries. rustup is expected to be there.
@@ -78,8 +78,14 @@ data() {
 
 sql() {
     need psql postgresql-client
+    need javac default-jdk-headless
+    [ -f /usr/share/java/postgresql.jar ] || apt_install libpostgresql-jdbc-java
+    need node nodejs
+    need npm npm
+    npm_packages tests/sql/node
     need python3 python3
     python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+    python3 tests/sql/slt_corpus.py >/dev/null
 }
 
 rocksdb() {

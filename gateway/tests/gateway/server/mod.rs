@@ -5,6 +5,7 @@
 
 mod auth;
 mod cancel;
+mod fuzz;
 mod limits;
 mod protocol;
 mod startup;
