@@ -22,7 +22,7 @@ pub(crate) fn cell(array: &dyn Array, row: usize) -> String {
 }
 
 /// The letter of a column in a file.
-pub(crate) const fn letter(data_type: &DataType) -> DefaultColumnType {
+pub(crate) fn letter(data_type: &DataType) -> DefaultColumnType {
     match data_type {
         t if t.is_integer() => DefaultColumnType::Integer,
         t if t.is_numeric() => DefaultColumnType::FloatingPoint,

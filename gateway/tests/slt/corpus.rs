@@ -26,6 +26,8 @@ pub(crate) struct Ran {
     pub(crate) failed: Vec<String>,
     /// Records that are known to differ, and do.
     pub(crate) known: usize,
+    /// Records that are known to differ, and do not: their `skipif` can go.
+    pub(crate) held: usize,
     pub(crate) tally: Tally,
 }
 
@@ -109,13 +111,13 @@ pub(crate) async fn run(path: &Path, dialect: Dialect, place: Place) -> Ran {
             conditions.clear();
         }
         match (runner.run_async(record).await, known) {
-            (Ok(_), true) => ran.failed.push("a record under `skipif fluence` holds by now: take the line out".to_owned()),
+            (Ok(_), true) => ran.held += 1,
             (Err(_), true) => ran.known += 1,
             (Ok(_), false) if refusal => ran.refused += 1,
             (Ok(_), false) => ran.passed += 1,
             (Err(error), false) => ran.failed.push(error.to_string()),
         }
     }
-    ran.tally = std::mem::take(&mut place.tally.lock().unwrap());
+    ran.tally = std::mem::take(&mut *place.tally.lock().unwrap());
     ran
 }

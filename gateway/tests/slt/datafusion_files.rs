@@ -18,7 +18,10 @@ const PUSHED_MIN: (usize, usize) = (1, 1);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Entry {
     /// Run in CI, or in the full run only; so many records pass at least.
-    Run { ci: bool, passed_min: usize },
+    Run {
+        ci: bool,
+        passed_min: usize,
+    },
     Skip,
 }
 
@@ -99,7 +102,8 @@ async fn run(ci: bool, pushed_min: usize) {
         }
         let path = folder.join(&file);
         // A panic ends its file alone.
-        let task = tokio::spawn(async move { corpus::run(&path, Dialect::DataFusion, Place::empty(|_| None).await).await });
+        let task =
+            tokio::spawn(async move { corpus::run(&path, Dialect::DataFusion, Place::empty(|_| None).await).await });
         let ran = match task.await {
             Ok(ran) => ran,
             Err(error) => Ran { failed: vec![error.to_string()], ..Ran::default() },
@@ -122,7 +126,7 @@ async fn run(ci: bool, pushed_min: usize) {
         }
         (passed, failed) = (passed + ran.passed, failed + ran.failed.len());
         let of_file = ran.tally.differences.iter().map(|d| format!("{file}: {d}"));
-        wrong.extend(of_file.collect::<Vec<_>>());
+        wrong.extend(of_file);
         tally.add(ran.tally);
     }
     println!("pushed down: {} of {} plans; {} answers compared", tally.pushed, tally.reading, tally.compared);

@@ -70,7 +70,7 @@ async fn startup_packets_that_are_almost_right_harm_nobody() {
         let packet = match seed % 4 {
             0 => mutated(whole, &mut rng),
             // A length that is not that of what comes.
-            1 => [&rng.gen_range(0..12_000_u32).to_be_bytes(), &whole[4..]].concat(),
+            1 => [&rng.gen_range(0..12_000_u32).to_be_bytes()[..], &whole[4..]].concat(),
             // Other first words: cancel, encryption, and what nobody knows.
             2 => {
                 let code = *[80_877_102_u32, 80_877_103, 80_877_104, 80_877_105, 0, u32::MAX].choose(&mut rng).unwrap();
@@ -206,12 +206,14 @@ async fn clients_that_drip_hold_no_more_places_than_strangers_have() {
         drips.push(server.socket().await);
     }
     // A byte each, in turn: none of them is ever done.
-    for byte in &whole[..whole.len() - 1] {
+    for (at, byte) in whole[..whole.len() - 1].iter().enumerate() {
         for drip in &mut drips {
             // Most were closed by now.
             let _taken = drip.write_all(&[*byte]).await;
         }
-        healthy(&server).await;
+        if at % 16 == 0 {
+            healthy(&server).await;
+        }
     }
     let mut late = drips.split_off(84);
     for mut drip in drips {
@@ -249,7 +251,7 @@ async fn a_message_that_is_promised_and_does_not_come_holds_nothing_up() {
     read_to_close(&mut raw.stream).await;
     let mut above = loop {
         // The one before has left when the server has seen it.
-        match tokio::time::timeout(FOR_EVER, come_in(&server)).await.unwrap() {
+        match come_in(&server).await {
             Some(raw) => break raw,
             None => tokio::task::yield_now().await,
         }
@@ -303,7 +305,7 @@ async fn half_handshakes_and_noise_in_them_keep_no_encrypted_client_out() {
     let late = open.split_off(open.len() - 16);
     for mut stream in open {
         let answer = read_to_close(&mut stream).await;
-        assert!(!answer.contains(&b'R') || answer.first() == Some(&0x15), "nothing but an alert: {answer:?}");
+        assert!(answer.first().is_none_or(|first| *first == 0x15), "nothing but an alert: {answer:?}");
     }
     server.stop().await;
     drop(late);

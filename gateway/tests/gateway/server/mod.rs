@@ -8,6 +8,7 @@ mod cancel;
 mod fuzz;
 mod limits;
 mod protocol;
+mod rust_driver;
 mod startup;
 mod support;
 mod tls;
