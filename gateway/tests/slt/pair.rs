@@ -60,6 +60,10 @@ impl Place {
         Self { with, without: Gateway::new(store, off), planted, tally: Arc::default() }
     }
 
+    pub(crate) const fn is_planted(&self) -> bool {
+        self.planted.is_some()
+    }
+
     pub(crate) async fn connect(&self) -> Result<Pair, SqlError> {
         let with = self.with.session("ada", "db").await?;
         Ok(Pair { with, without: self.without.session("ada", "db").await?, place: self.clone() })
@@ -100,7 +104,7 @@ async fn answer(session: &mut SqlSession, statement: Statement) -> Result<Answer
     };
     let count = match tag {
         Tag::Insert(n) | Tag::Update(n) | Tag::Delete(n) | Tag::Copy(n) | Tag::SelectInto(n) => n,
-        Tag::Select | Tag::Command(_) => 0,
+        Tag::Select | Tag::Fetch | Tag::Command(_) => 0,
     };
     Ok(Answer { rows: None, count })
 }

@@ -6,8 +6,8 @@ use fluence_client::query::Evidence;
 use fluence_client::schema::TableSchema;
 use fluence_client::{Aggregate, AggregateValue, KeyRange, Select, Value};
 use fluence_gateway::SqlError;
-use fluence_gateway::store::{Store, Write};
-use fluence_types::{Height, Version};
+use fluence_gateway::store::{Committed, Store, Write};
+use fluence_types::Version;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,7 +113,7 @@ impl Store for Planted {
         self.store.aggregates(table, &range, aggregates).await
     }
 
-    async fn commit(&self, reads: &[(String, Version)], writes: Vec<Write>) -> Result<Height, SqlError> {
+    async fn commit(&self, reads: &[(String, Version)], writes: Vec<Write>) -> Result<Committed, SqlError> {
         self.store.commit(reads, writes).await
     }
 
