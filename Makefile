@@ -56,13 +56,16 @@ sim-planted: ## each of five bugs, put in on purpose, is looked for in 300 seeds
 		$(CARGO_TARGET_DIR)/debug/fluence-sim --planted $$bug --seeds 300 --seed0 $(SEED0) || exit 1; \
 	done
 
-sql-corpus: build-sql ## SQL at length: TPC-H beside DuckDB (SF=0.1), random statements beside SQLite (SEED=n STATEMENTS=n)
+sql-corpus: build-sql ## SQL at length: TPC-H beside DuckDB (SF=0.1), random statements beside SQLite (SEED=n STATEMENTS=n), sqllogictest
 	@scripts/bootstrap.sh sql
+	@scripts/bootstrap.sh drivers
+	FLUENCE_SLT=$$(python3 tests/sql/slt_corpus.py) cargo test --locked --workspace --features fluence-cli/sql --test slt -- --include-ignored --nocapture
 	SF=$${SF:-0.1} python3 tests/sql/tpch/run.py $(FLUENCE)
 	STATEMENTS=$${STATEMENTS:-3000} FLUENCE=$(FLUENCE) python3 tests/sql/random_dml.py
 
 test: ## set up everything and run every test
 	@scripts/bootstrap.sh all
+	@scripts/bootstrap.sh drivers
 	@scripts/test.sh all
 
 test-fast: ## the Rust tests alone

@@ -7,6 +7,7 @@
 #   scripts/bootstrap.sh rocksdb   libclang for RocksDB's bindings
 #   scripts/bootstrap.sh aarch64   Rust's library, C compiler and user-mode emulator for ARM
 #   scripts/bootstrap.sh sql       psql, with which SQL is tried
+#   scripts/bootstrap.sh drivers   a JDK and drivers for Java and Node.js, and files of sqllogictest: for the tests alone
 #   scripts/bootstrap.sh all       rust, node, data and sql
 #
 # Needs: Debian or a relative of it, root or sudo, and the package registries. rustup is expected to be there.
@@ -84,6 +85,16 @@ sql() {
     python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
 }
 
+drivers() {
+    need javac default-jdk-headless
+    [ -f /usr/share/java/postgresql.jar ] || apt_install libpostgresql-jdbc-java
+    need node nodejs
+    need npm npm
+    npm_packages tests/sql/node
+    need python3 python3
+    python3 tests/sql/slt_corpus.py >/dev/null || say "no files of sqllogictest: their test will say that it was skipped"
+}
+
 rocksdb() {
     rust
     need clang clang
@@ -101,7 +112,7 @@ aarch64() {
 }
 
 case "${1:-all}" in
-rust | node | data | sql | rocksdb | aarch64) "$1" ;;
+rust | node | data | sql | drivers | rocksdb | aarch64) "$1" ;;
 all)
     rust
     node

@@ -5,8 +5,10 @@
 
 mod auth;
 mod cancel;
+mod fuzz;
 mod limits;
 mod protocol;
+mod rust_driver;
 mod startup;
 mod support;
 mod tls;

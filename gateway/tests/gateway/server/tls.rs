@@ -20,13 +20,13 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// A certificate for localhost, and the files that hold it while the folder is there.
-struct Certificate {
+pub(super) struct Certificate {
     _folder: tempfile::TempDir,
     files: TlsFiles,
     der: CertificateDer<'static>,
 }
 
-fn certificate() -> Certificate {
+pub(super) fn certificate() -> Certificate {
     let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let files = TlsFiles { certificate: folder.path().join("server.crt"), key: folder.path().join("server.key") };
@@ -37,6 +37,16 @@ fn certificate() -> Certificate {
 
 fn options(certificate: &Certificate, require_tls: bool) -> ServerOptions {
     ServerOptions { tls: Some(certificate.files.clone()), require_tls, ..ServerOptions::new(ada()) }
+}
+
+/// Options of a server that takes encrypted clients alone.
+pub(super) fn encrypted_options(certificate: &Certificate) -> ServerOptions {
+    options(certificate, true)
+}
+
+/// Logs in over TLS and asks something; gives the SQLSTATE.
+pub(super) async fn encrypted_state(server: &Running, certificate: &Certificate) -> String {
+    ask(server, Trusting::new(certificate), SslNegotiation::Postgres).await
 }
 
 /// A driver's TLS that trusts one certificate and binds the password exchange to it.
