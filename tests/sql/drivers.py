@@ -36,14 +36,10 @@ KNOWN = {
     "in_a_query_is_a_value": "DataFusion plans IN (SELECT ..) only in filters",
     "in_a_correlated_query_with_nulls_is_not_true": "DataFusion: null-aware anti joins have one key",
     "a_column_may_be_named_like_the_table_around_a_query": "DataFusion takes `y.id` for a field of the inner column y",
-    "asyncpg_chooses_by_an_array": "docs/sql.md: no `= ANY($1)` with an array",
-    "a_cursor_on_the_server_is_fetched_in_parts": "no DECLARE",
-    "a_cursor_on_the_server_scrolls": "no DECLARE",
-    "functions_that_say_who_and_where_answer": "no current_user; pg_backend_pid() is 1",
-    "errors_have_the_codes_of_postgresql": "six of twenty-one have a neighbouring code",
-    "sqlalchemy_reflects_columns_and_types": "no pg_get_serial_sequence()",
-    "sqlalchemy_reflects_the_length_of_a_varchar": "no pg_get_serial_sequence()",
-    "sqlalchemy_reflects_a_table_that_works": "no pg_get_serial_sequence()",
+        "errors_have_the_codes_of_postgresql": "some of twenty-one have a neighbouring code",
+    "sqlalchemy_reflects_columns_and_types": "a query with three levels of correlated queries of the catalogue",
+    "sqlalchemy_reflects_the_length_of_a_varchar": "the same",
+    "sqlalchemy_reflects_a_table_that_works": "the same",
 }
 
 CHECKS = []

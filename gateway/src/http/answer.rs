@@ -147,7 +147,7 @@ impl Seat {
     pub(super) fn end(&mut self, tag: &Tag, rows: u64) -> Ending {
         let row_count = match tag {
             Tag::Select | Tag::Fetch => rows,
-            Tag::Insert(n) | Tag::Update(n) | Tag::Delete(n) | Tag::Copy(n) | Tag::SelectInto(n) => *n,
+            Tag::Move(n) | Tag::Insert(n) | Tag::Update(n) | Tag::Delete(n) | Tag::Copy(n) | Tag::SelectInto(n) => *n,
             Tag::Command(_) => 0,
         };
         let session = self.session();
