@@ -181,6 +181,23 @@ fn is_user(name: &str) -> bool {
     matches!(name, "current_user" | "session_user" | "current_role")
 }
 
+/// An expression's text without its casts, which the planner leaves out of names.
+fn without_casts(expr: &Expr) -> String {
+    struct Bare;
+    impl VisitorMut for Bare {
+        type Break = ();
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Cast { expr: inner, .. } | Expr::Nested(inner) = expr {
+                *expr = (**inner).clone();
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut bare = expr.clone();
+    let _ = bare.visit(&mut Bare);
+    bare.to_string()
+}
+
 /// Gives the second of two equal expressions of a SELECT list a name of its own.
 fn name_twins(body: &mut SetExpr) {
     match body {
@@ -188,7 +205,7 @@ fn name_twins(body: &mut SetExpr) {
             let mut seen = HashSet::new();
             for (i, item) in select.projection.iter_mut().enumerate() {
                 if let SelectItem::UnnamedExpr(expr) = item
-                    && !seen.insert(expr.to_string())
+                    && !seen.insert(without_casts(expr))
                 {
                     *item = SelectItem::ExprWithAlias {
                         expr: expr.clone(),
