@@ -74,7 +74,9 @@ async fn values_of_all_types_go_in_and_out_in_binary() {
         Type::TIMESTAMP,
         Type::TIMESTAMPTZ,
     ];
-    assert_eq!(insert.params(), types);
+    // A parameter for a varchar is told as text, of which it takes the bytes.
+    let told = types.clone().map(|t| if t == Type::VARCHAR { Type::TEXT } else { t });
+    assert_eq!(insert.params(), told);
     for r in rows() {
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 11] =
             [&r.0, &r.1, &r.2, &r.3, &r.4, &r.5, &r.6, &r.7, &r.8, &r.9, &r.10];
