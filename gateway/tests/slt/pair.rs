@@ -103,7 +103,7 @@ async fn answer(session: &mut SqlSession, statement: Statement) -> Result<Answer
         other => return Err(SqlError::unsupported(format!("{other:?} in a file"))),
     };
     let count = match tag {
-        Tag::Insert(n) | Tag::Update(n) | Tag::Delete(n) | Tag::Copy(n) | Tag::SelectInto(n) => n,
+        Tag::Move(n) | Tag::Insert(n) | Tag::Update(n) | Tag::Delete(n) | Tag::Copy(n) | Tag::SelectInto(n) => n,
         Tag::Select | Tag::Fetch | Tag::Command(_) => 0,
     };
     Ok(Answer { rows: None, count })

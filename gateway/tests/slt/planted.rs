@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
+use fluence_client::prove::{Proved, ProvenSum};
 use fluence_client::query::Evidence;
 use fluence_client::schema::TableSchema;
 use fluence_client::{Aggregate, AggregateValue, KeyRange, Select, Value};
 use fluence_gateway::SqlError;
-use fluence_gateway::store::{Committed, Store, Write};
+use fluence_gateway::store::{Committed, ProofKeys, Store, Write};
 use fluence_types::Version;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -119,5 +120,15 @@ impl Store for Planted {
 
     async fn clear(&self, table: &str) -> Result<(), SqlError> {
         self.store.clear(table).await
+    }
+
+    async fn prove(
+        &self,
+        table: &str,
+        range: &KeyRange,
+        sum: &ProvenSum,
+        keys: &dyn ProofKeys,
+    ) -> Result<Proved, SqlError> {
+        self.store.prove(table, range, sum, keys).await
     }
 }
