@@ -103,7 +103,7 @@ impl RowDigests {
         for row in 0..batch.num_rows() {
             self.hasher.update(keys.get(row));
             self.rows += 1;
-            if self.rows % EXPORT_BATCH_ROWS == 0 {
+            if self.rows.is_multiple_of(EXPORT_BATCH_ROWS) {
                 self.end_batch();
             }
         }
@@ -123,7 +123,7 @@ impl RowDigests {
     /// The digests of all batches.
     #[must_use]
     pub fn finish(mut self) -> Vec<ContentHash> {
-        if self.rows % EXPORT_BATCH_ROWS != 0 {
+        if !self.rows.is_multiple_of(EXPORT_BATCH_ROWS) {
             self.end_batch();
         }
         self.done

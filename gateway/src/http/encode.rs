@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(json(wide), r#"["170141183460469231731687303715884105.72","-0.05"]"#);
         assert_eq!(
             json(Float64Array::from(vec![0.1, -0.0, 1e300, f64::NAN, f64::INFINITY, f64::NEG_INFINITY])),
-            r#"[0.1,-0.0,1e300,"NaN","Infinity","-Infinity"]"#
+            r#"[0.1,-0.0,1e+300,"NaN","Infinity","-Infinity"]"#
         );
         assert_eq!(json(Float32Array::from(vec![0.1])), "[0.1]");
     }
