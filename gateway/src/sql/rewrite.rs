@@ -29,10 +29,7 @@ struct Words<'a> {
 fn plain_call(call: &ast::Function) -> Option<(String, Vec<&Expr>)> {
     let name = call.name.0.last()?.as_ident().map(fold)?;
     let ast::FunctionArguments::List(list) = &call.args else { return None };
-    let arg = |a: &'_ ast::FunctionArg| match a {
-        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(_)) => true,
-        _ => false,
-    };
+    let arg = |a: &ast::FunctionArg| matches!(a, ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(_)));
     if !list.args.iter().all(arg) {
         return None;
     }
