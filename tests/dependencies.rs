@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("verifier", &["types", "crypto"]),
     ("prover", &["types", "crypto", "circuits", "verifier"]),
     ("client", &["types", "crypto", "wire", "verifier"]),
-    ("gateway", &["types", "client"]),
+    ("gateway", &["types", "client", "verifier"]),
     ("bindings", &["types"]),
     ("node", &["types", "crypto", "wire", "engine", "consensus", "circuits", "prover", "verifier", "bindings"]),
     (
