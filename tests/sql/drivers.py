@@ -36,7 +36,7 @@ KNOWN = {
     "in_a_query_is_a_value": "DataFusion plans IN (SELECT ..) only in filters",
     "in_a_correlated_query_with_nulls_is_not_true": "DataFusion: null-aware anti joins have one key",
     "a_column_may_be_named_like_the_table_around_a_query": "DataFusion takes `y.id` for a field of the inner column y",
-        "asyncpg_chooses_by_an_array": "the type of `$1` in `= ANY($1)` is known only where all columns of that name have one type",
+    "asyncpg_chooses_by_an_array": "the type of `$1` in `= ANY($1)` is known only where all columns of that name have one type",
     "errors_have_the_codes_of_postgresql": "some of twenty-one have a neighbouring code",
     "sqlalchemy_reflects_columns_and_types": "a query with three levels of correlated queries of the catalogue",
     "sqlalchemy_reflects_the_length_of_a_varchar": "the same",
