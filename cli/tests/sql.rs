@@ -155,6 +155,17 @@ fn psql_uses_a_cluster_as_a_common_database() {
     .unwrap();
     let said = run(&["-f", "script.sql"]);
     assert!(said.lines().any(|l| l == r#"{"id":7}"#), "{said}");
+
+    // As a file, whose types come back; of one statement, and no more.
+    let select = "SELECT id, name, weight, weight > 60 AS heavy FROM patients ORDER BY id";
+    let parquet = owner.command(&["sql", "--format", "parquet", "-c", select]).output().unwrap();
+    assert!(parquet.status.success() && parquet.stdout.starts_with(b"PAR1"), "{}", text(&parquet.stderr));
+    std::fs::write(dir.path().join("patients.parquet"), &parquet.stdout).unwrap();
+    let found = owner.json(&["import", "patients.parquet", "--dry-run"]);
+    let types: Vec<String> = found["columns"].as_array().unwrap().iter().map(|c| c["type"].to_string()).collect();
+    assert_eq!(types[..2], ["\"int64\"", "\"text\""]);
+    assert_eq!((found["rows"].as_u64(), types[3].as_str()), (Some(4), "\"bool\""));
+    owner.refused(&["sql", "--format", "parquet", "-c", "SELECT 1", "-c", "SELECT 2"], 2, "more than one statement");
     up.stop();
 }
 

@@ -70,7 +70,7 @@ fn an_export_of_every_format_is_checked_without_the_cluster_and_read_again_with_
     block_on(async {
         for format in [Format::Csv, Format::Parquet, Format::Arrow, Format::JsonLines] {
             let (_net, _node, table, plain) = imported(1500, 600).await;
-            table.delete(&KeyRange::prefix(vec![hour(5, 5)]), |_| true).await.unwrap().expect("there are rows");
+            table.delete(&KeyRange::prefix(vec![hour(6, 6)]), |_| true).await.unwrap().expect("there are rows");
             let want = Plain::of_batch(&table.select(&Select::range(KeyRange::ALL)).await.unwrap().value);
             assert!(want.0.len() < plain.0.len());
             let (_dir, path) = dir();
@@ -120,7 +120,7 @@ fn every_lie_in_a_manifest_is_refused_and_named() {
         let (_net, _node, table, _) = imported(1500, 600).await;
         let (_dir, path) = dir();
         let (old, _) = exported(&table, &path, Format::Csv).await;
-        table.delete(&KeyRange::prefix(vec![hour(5, 5)]), |_| true).await.unwrap().expect("there are rows");
+        table.delete(&KeyRange::prefix(vec![hour(6, 6)]), |_| true).await.unwrap().expect("there are rows");
         let (good, _) = exported(&table, &path, Format::Csv).await;
         let trusted = trust(&table);
         check(good.clone(), &trusted).unwrap();
@@ -314,7 +314,7 @@ fn statistics_count_rows_that_are_dead() {
         let before = table.stats().await.unwrap();
         assert_eq!((before.rows, before.dead_rows(), before.segments.len()), (plain.0.len() as u64, 0, 3));
         assert_eq!(before.amplification(), Some(1.0));
-        let deleted = table.delete(&KeyRange::prefix(vec![hour(5, 5)]), |_| true).await.unwrap().unwrap().rows;
+        let deleted = table.delete(&KeyRange::prefix(vec![hour(6, 6)]), |_| true).await.unwrap().unwrap().rows;
         let after = table.stats().await.unwrap();
         assert_eq!((after.rows, after.dead_rows()), (before.rows - deleted, 2 * deleted));
         assert!(after.bytes() > before.bytes() && after.database_cells >= after.bytes() / 256);

@@ -444,9 +444,9 @@ impl Total {
         });
         if self.seal.repeated_keys > 0 {
             out.warn(format!(
-                "{} rows have the key ({}) of another row of the same segment: nobody checks that keys are unique",
+                "the key ({}) is not unique: {} times a row of a segment has that of another; nobody checks that keys are unique",
+                table.schema().key().join(", "),
                 output::count(self.seal.repeated_keys),
-                table.schema().key().join(", ")
             ));
         }
     }
