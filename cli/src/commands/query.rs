@@ -144,7 +144,13 @@ fn trusted_key(args: &Query, home: &Home, circuit: CircuitId) -> Result<(PathBuf
             "name the verification key you trust with --vkey FILE: a ceremony's, or of nodes of your own their development key, which `fluence demo` writes beside its proofs. For nodes of `fluence up` set FLUENCE_KEYS to its DIR/keys, and it is found",
         ));
     }
-    let bytes = std::fs::read(&path).doing(format!("cannot read {}", path.display()))?;
+    let key = key_at(&path, circuit)?;
+    Ok((path, key))
+}
+
+/// The key of a circuit in a file.
+pub(crate) fn key_at(path: &Path, circuit: CircuitId) -> Result<KeyFile> {
+    let bytes = std::fs::read(path).doing(format!("cannot read {}", path.display()))?;
     let key = KeyFile::read(&bytes)
         .usage(format!("{} is not a verification key file", path.display()))
         .or_help("`fluence demo` writes such files beside its proofs")?;
@@ -152,7 +158,7 @@ fn trusted_key(args: &Query, home: &Home, circuit: CircuitId) -> Result<(PathBuf
         return Err(Failure::usage(format!("{} is a key for {}", path.display(), key.circuit))
             .help(format!("the table needs one for {circuit}")));
     }
-    Ok((path, key))
+    Ok(key)
 }
 
 /// The folder of development keys of the nodes that `fluence up` runs here: where all nodes are on this machine, and the home or the

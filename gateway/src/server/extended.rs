@@ -155,15 +155,13 @@ impl Connection {
         let (stored, format) = match target {
             Target::Statement => (self.statement(name)?, Format::UnifiedText),
             // A cursor of SQL is a portal too: drivers ask for its columns so.
-            Target::Portal if !self.portals.contains_key(name) && self.session.cursor(name).is_some() => {
-                let columns = self.session.cursor(name);
-                let columns = columns.ok_or_else(|| no_portal(name))?;
-                return self.wire.feed(describe(&fields(&columns, &Format::UnifiedText)?)).await;
-            }
-            Target::Portal => {
-                let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
-                (Arc::clone(&portal.stored), portal.format.clone())
-            }
+            Target::Portal => match self.portals.get(name) {
+                Some(portal) => (Arc::clone(&portal.stored), portal.format.clone()),
+                None => {
+                    let columns = self.session.cursor(name).ok_or_else(|| no_portal(name))?;
+                    return self.wire.feed(describe(&fields(&columns, &Format::UnifiedText)?)).await;
+                }
+            },
         };
         if target == Target::Statement {
             let types = stored.types.iter().map(Type::oid).collect();

@@ -3,9 +3,9 @@
 use super::outcome::{Notice, Outcome, Tag};
 use super::{SqlSession, Transaction, ends_transaction};
 use crate::error::{SqlError, SqlState};
-use crate::sql::Statement;
 use crate::sql::context::Current;
 use crate::sql::work::Work;
+use crate::sql::{Statement, settings};
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
 
@@ -84,6 +84,7 @@ impl SqlSession {
             let work = Arc::new(Work::default());
             self.begin(&work, false).await?;
             self.transaction = Transaction::Open(work);
+            self.read_only = self.settings.is_on(settings::READ_ONLY);
             (self.before, self.after) = (self.settings.clone(), self.settings.clone());
         } else if std::mem::take(&mut self.implicit) {
             // What was sent together with BEGIN belongs to what it begins.

@@ -62,6 +62,8 @@ pub struct SqlSession {
     transaction: Transaction,
     /// Whether the open transaction is that of statements sent together, which nobody has begun by a word.
     implicit: bool,
+    /// Whether the open transaction only reads.
+    read_only: bool,
     /// Physical tables that hold nothing that is named any more, once the transaction is committed.
     cleared: Vec<String>,
     notices: Vec<Notice>,
@@ -113,6 +115,7 @@ impl SqlSession {
             cursors: HashMap::new(),
             transaction: Transaction::Idle,
             implicit: false,
+            read_only: false,
             cleared: Vec::new(),
             notices: Vec::new(),
             last: Arc::default(),
@@ -342,7 +345,11 @@ impl SqlSession {
         }
         self.shared.proofs.begin(self.settings.get(settings::PROOF) == Some("groth16"))?;
         match statement {
-            ast::Statement::StartTransaction { .. } => return self.start().await,
+            ast::Statement::StartTransaction { modes, .. } => {
+                let begun = self.start().await?;
+                self.read_only = access(&modes).unwrap_or_else(|| self.settings.is_on(settings::READ_ONLY));
+                return Ok(begun);
+            }
             ast::Statement::Commit { .. } => return self.commit().await,
             ast::Statement::Rollback { savepoint: None, .. } => return self.rollback().await,
             ast::Statement::Rollback { savepoint: Some(name), .. } => return self.rollback_to(&fold(&name)),
@@ -354,6 +361,10 @@ impl SqlSession {
             ast::Statement::ReleaseSavepoint { name } => {
                 self.open()?.release(&fold(&name))?;
                 return Ok(Outcome::Done(Tag::Command("RELEASE")));
+            }
+            ast::Statement::Set(ast::Set::SetTransaction { modes, session: false, .. }) => {
+                self.read_only = access(&modes).unwrap_or(self.read_only);
+                return Ok(Outcome::Done(Tag::Command("SET")));
             }
             ast::Statement::Set(set) => {
                 let local = matches!(&set, ast::Set::SingleAssignment { scope: Some(ast::ContextModifier::Local), .. });
@@ -524,6 +535,11 @@ impl SqlSession {
 
     /// Runs a statement in a transaction. `alone`: in one of its own, which ends with it.
     async fn run(&mut self, statement: &ast::Statement, work: &Arc<Work>, alone: bool) -> Result<Outcome, SqlError> {
+        let reads = if alone { self.settings.is_on(settings::READ_ONLY) } else { self.read_only };
+        if let (true, Some(what)) = (reads, writing(statement)) {
+            let why = format!("cannot execute {what} in a read-only transaction");
+            return Err(SqlError::new(SqlState::ReadOnlyTransaction, why));
+        }
         let mut said = Vec::new();
         let outcome = match statement {
             ast::Statement::Query(query) => self.query(query, work, alone).await,
@@ -664,6 +680,31 @@ impl SqlSession {
 
 /// Most statements that PREPARE names in a session.
 const NAMED_MAX: usize = 4096;
+
+/// What a transaction may do, where its modes say so: whether it only reads.
+fn access(modes: &[ast::TransactionMode]) -> Option<bool> {
+    modes.iter().rev().find_map(|mode| match mode {
+        ast::TransactionMode::AccessMode(access) => Some(*access == ast::TransactionAccessMode::ReadOnly),
+        ast::TransactionMode::IsolationLevel(_) => None,
+    })
+}
+
+/// The words of a statement that writes.
+const fn writing(statement: &ast::Statement) -> Option<&'static str> {
+    Some(match statement {
+        ast::Statement::Insert(_) => "INSERT",
+        ast::Statement::Update(_) => "UPDATE",
+        ast::Statement::Delete(_) => "DELETE",
+        ast::Statement::Truncate(_) => "TRUNCATE TABLE",
+        ast::Statement::CreateTable(_) => "CREATE TABLE",
+        ast::Statement::CreateIndex(_) => "CREATE INDEX",
+        ast::Statement::CreateView(_) => "CREATE VIEW",
+        ast::Statement::AlterTable(_) => "ALTER TABLE",
+        ast::Statement::Drop { .. } => "DROP",
+        ast::Statement::Copy { to: false, .. } => "COPY FROM",
+        _ => return None,
+    })
+}
 
 /// Whether a statement may run in a failed transaction.
 const fn ends_transaction(statement: &ast::Statement) -> bool {

@@ -6,20 +6,22 @@
 //! avg(n), of an integer      a decimal of 12 digits after the point (18 for narrower integers), where the planner's is a double
 //! sum(n), of a bigint        a decimal, where the planner's wraps around
 //! a + b, a - b, a * b, -a    of integers: an error where the planner wraps around (see `overflow`)
+//! x::integer                 rounded where the planner cuts off (see `rounding`)
+//! bytes = 'text'             the text is read as bytes are written, where the planner compares its characters
 //! date +- interval           the planner drops what is below a day: the date becomes a timestamp, unless the interval has no such part
 //! x IN (SELECT ..)           below OR or NOT the planner knows true and false only: refused where a NULL may be in it
 //! ```
 //! When    on a plan as it comes from SQL, before the planner settles types, so that all that follows is settled by the new ones.
 //! Source  PostgreSQL 15, "Numeric Types", "Date/Time Functions and Operators"; found by comparison with DuckDB
 
-use super::overflow;
+use super::{bytea, overflow, rounding};
 use crate::error::SqlError;
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::expr::WindowFunctionDefinition;
+use datafusion::logical_expr::expr::{InList, WindowFunctionDefinition};
 use datafusion::logical_expr::utils::{merge_schema, split_conjunction};
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
+use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, cast};
 use datafusion::scalar::ScalarValue;
 
 /// Digits of a decimal.
@@ -46,7 +48,7 @@ pub(crate) fn settled(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
         let changed = node.map_expressions(|expr| {
             // LIMIT takes literals and what folds to one before types are settled.
             let expr = if limits { expr } else { overflow::checked(expr, &schema)?.data };
-            expr.transform_up(|e| Ok(settle(e, &schema)))
+            expr.transform_up(|e| settle(e, &schema))
         })?;
         // The types of what stands above follow.
         Ok(Transformed::yes(changed.data.recompute_schema()?))
@@ -54,7 +56,50 @@ pub(crate) fn settled(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
     Ok(settled.data)
 }
 
-fn settle(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+fn settle(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let expr = match expr {
+        Expr::Cast(Cast { expr: inner, field }) => {
+            let inner = match inner.get_type(schema) {
+                Ok(from) => rounding::before_cast(*inner, &from, field.data_type()),
+                Err(_) => *inner,
+            };
+            return Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(inner), field })));
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
+            let (left, right) = (as_bytes(*left, &right, schema)?, right);
+            let right = as_bytes(*right, &left, schema)?;
+            Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
+        }
+        Expr::InList(InList { expr, list, negated }) => {
+            let list = list.into_iter().map(|item| as_bytes(item, &expr, schema)).collect::<Result<_>>()?;
+            return Ok(Transformed::yes(Expr::InList(InList { expr, list, negated })));
+        }
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let (low, high) = (as_bytes(*low, &expr, schema)?, as_bytes(*high, &expr, schema)?);
+            let between = Between { expr, negated, low: Box::new(low), high: Box::new(high) };
+            return Ok(Transformed::yes(Expr::Between(between)));
+        }
+        other => other,
+    };
+    Ok(settle_numbers(expr, schema))
+}
+
+const fn is_comparison(op: Operator) -> bool {
+    use Operator as O;
+    matches!(op, O::Eq | O::NotEq | O::Lt | O::LtEq | O::Gt | O::GtEq | O::IsDistinctFrom | O::IsNotDistinctFrom)
+}
+
+/// A text literal beside bytes as the bytes that it writes.
+fn as_bytes(expr: Expr, beside: &Expr, schema: &DFSchema) -> Result<Expr> {
+    let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = &expr else { return Ok(expr) };
+    if !matches!(beside.get_type(schema), Ok(DataType::Binary)) {
+        return Ok(expr);
+    }
+    let bytes = bytea::parse(text).ok_or_else(bytea::bad)?;
+    Ok(Expr::Literal(ScalarValue::Binary(Some(bytes)), None))
+}
+
+fn settle_numbers(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right }) => {
             let (l, r) = (decimal_of(&left, schema), decimal_of(&right, schema));

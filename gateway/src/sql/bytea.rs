@@ -59,7 +59,8 @@ pub(crate) fn read() -> Arc<ScalarUDF> {
     }))
 }
 
-fn bad() -> crate::error::SqlError {
+/// The error of a text that is neither.
+pub(crate) fn bad() -> crate::error::SqlError {
     crate::error::SqlError::new(crate::error::SqlState::InvalidText, "invalid input syntax for type bytea")
 }
 

@@ -24,6 +24,7 @@ pub(crate) mod overflow;
 pub(crate) mod params;
 pub(crate) mod proofs;
 pub(crate) mod rewrite;
+pub(crate) mod rounding;
 pub(crate) mod sequence;
 pub(crate) mod settings;
 pub(crate) mod system;

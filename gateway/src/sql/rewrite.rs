@@ -29,15 +29,11 @@ struct Words<'a> {
 fn plain_call(call: &ast::Function) -> Option<(String, Vec<&Expr>)> {
     let name = call.name.0.last()?.as_ident().map(fold)?;
     let ast::FunctionArguments::List(list) = &call.args else { return None };
-    let arg = |a: &ast::FunctionArg| matches!(a, ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(_)));
-    if !list.args.iter().all(arg) {
-        return None;
-    }
-    let args = list.args.iter().filter_map(|a| match a {
-        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),
+    let arg = |a| match a {
+        &ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ref expr)) => Some(expr),
         _ => None,
-    });
-    Some((name, args.collect()))
+    };
+    Some((name, list.args.iter().map(arg).collect::<Option<_>>()?))
 }
 
 impl Words<'_> {

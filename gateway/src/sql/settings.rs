@@ -30,6 +30,8 @@ const REPORTED: [&str; 8] = [
 /// Whether a line about the proof follows every answer.
 pub(crate) const NOTICES: &str = "fluence.notices";
 
+/// Whether transactions only read, where they do not say.
+pub(crate) const READ_ONLY: &str = "default_transaction_read_only";
 /// Whether proven sums come with succinct proofs: `native` or `groth16`.
 pub(crate) const PROOF: &str = "fluence.proof";
 
@@ -42,7 +44,7 @@ impl Default for Settings {
             ("client_min_messages", "notice"),
             ("datestyle", "ISO, MDY"),
             ("default_transaction_isolation", "serializable"),
-            ("default_transaction_read_only", "off"),
+            (READ_ONLY, "off"),
             ("extra_float_digits", "1"),
             ("integer_datetimes", "on"),
             ("intervalstyle", "postgres"),

@@ -131,3 +131,28 @@ async fn a_cancelled_statement_fails_its_transaction_only() {
     tag(s, "ROLLBACK").await;
     assert_eq!(rows(s, "SELECT count(*) FROM t").await, ["0"]);
 }
+
+#[tokio::test]
+async fn a_transaction_that_only_reads_writes_nothing() {
+    let real = real().await;
+    let mut s = real.gateway(GatewayOptions::default()).session("a", "db").await.unwrap();
+    let s = &mut s;
+    tag(s, "CREATE TABLE t (id bigint PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+    for begin in
+        ["BEGIN READ ONLY", "BEGIN; SET TRANSACTION READ ONLY", "SET default_transaction_read_only = on; BEGIN"]
+    {
+        tag(s, begin).await;
+        assert_eq!(rows(s, "SELECT id FROM t").await, ["1"]);
+        for text in ["INSERT INTO t VALUES (2)", "DROP TABLE t", "UPDATE t SET id = 3", "TRUNCATE t"] {
+            tag(s, "SAVEPOINT a").await;
+            assert_eq!(state(s, text).await, "25006", "{begin}: {text}");
+            tag(s, "ROLLBACK TO a").await;
+        }
+        tag(s, "ROLLBACK").await;
+    }
+    // Alone, too; and a transaction may say otherwise.
+    assert_eq!(state(s, "DELETE FROM t").await, "25006");
+    tag(s, "BEGIN READ WRITE; INSERT INTO t VALUES (2); COMMIT; SET default_transaction_read_only = off").await;
+    assert_eq!(rows(s, "SELECT count(*) FROM t").await, ["2"]);
+    tag(s, "BEGIN; INSERT INTO t VALUES (3); COMMIT").await;
+}

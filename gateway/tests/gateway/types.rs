@@ -28,6 +28,17 @@ async fn what_does_not_fit_its_column_is_refused() {
     }
     let all = "2147483647|-32768|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|{\"a\": 1}|abc|2020-01-02T03:04:05";
     assert_eq!(rows(s, "SELECT * FROM t").await, [all]);
+    // Numbers are rounded where they become integers, in casts and in assignments.
+    let rounded = "SELECT 1.5::integer, (-2.5)::integer, 2.4::bigint, 2.5::float8::integer, 3.5::float8::smallint";
+    assert_eq!(rows(s, rounded).await, ["2|-3|2|2|4"]);
+    tag(s, "CREATE TABLE r (n integer, b bytea PRIMARY KEY); INSERT INTO r VALUES (1.5, '\\x00ff'), (-0.5, '\\x01')")
+        .await;
+    assert_eq!(rows(s, "SELECT n FROM r ORDER BY n").await, ["-1", "2"]);
+    // Bytes beside a text are what the text writes.
+    for text in ["b = '\\x00ff'", "b IN ('\\x00ff', '\\x02')", "b BETWEEN '\\x00' AND '\\x00ffff'", "'\\x01' > b"] {
+        assert_eq!(rows(s, &format!("SELECT n FROM r WHERE {text}")).await, ["2"], "{text}");
+    }
+    assert_eq!(state(s, "SELECT n FROM r WHERE b = '\\x0'").await, "22P02");
     // A sum of what is wide does not wrap around; a mean is exact.
     tag(s, "CREATE TABLE w (n bigint); INSERT INTO w VALUES (9223372036854775807), (9223372036854775807)").await;
     for text in ["SELECT sum(n) FROM w", "SELECT sum(n) FROM w WHERE n > 0"] {

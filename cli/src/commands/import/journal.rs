@@ -117,7 +117,15 @@ impl Journal {
             pending: None,
             done: false,
         };
-        let note = read(&path).filter(|_| !again).unwrap_or(fresh);
+        // A note that cannot be read says that something was done, not what: to begin anew would be to import it twice.
+        let note = match read(&path) {
+            Some(note) if !again => note,
+            None if !again && path.exists() => {
+                return Err(Failure::failed(format!("what was imported before cannot be read: {}", path.display()))
+                    .help("count the table's rows; --again imports the file from its beginning"));
+            }
+            _ => fresh,
+        };
         Ok(Self { path, note, _lock: file })
     }
 

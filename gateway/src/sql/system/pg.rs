@@ -49,8 +49,8 @@ const OWNER: i32 = 10;
 const BTREE: i32 = 403;
 const HEAP: i32 = 2;
 
-/// The OIDs that PostgreSQL gives its own tables, where tools know them by heart.
-fn own_oid(name: &str, oids: &mut Oids) -> u32 {
+/// The OIDs that PostgreSQL gives its own tables, where tools know them by heart; for the others, numbers by their place.
+fn own_oid(name: &str, place: usize) -> u32 {
     match name {
         "pg_type" => 1247,
         "pg_attribute" => 1249,
@@ -63,17 +63,18 @@ fn own_oid(name: &str, oids: &mut Oids) -> u32 {
         "pg_description" => 2609,
         "pg_index" => 2610,
         "pg_namespace" => 2615,
-        other => FIRST - 1 - (oids.of("system", other) % 2000),
+        _ => INFORMATION + 1 + place as u32,
     }
 }
 
-/// Whether an OID is that of a view of the standard.
+/// Whether an OID is that of a view of the standard: those have the first below those of the owner's relations.
 pub(super) fn is_information(oid: i64) -> bool {
-    let mut oids = Oids::default();
-    let own: Vec<u32> = own_names().into_iter().map(|name| own_oid(name, &mut oids)).collect();
-    let views: Vec<u32> = information::NAMES.iter().map(|name| own_oid(name, &mut oids)).collect();
-    let is = |among: &[u32]| among.iter().any(|o| i64::from(*o) == oid);
-    is(&views) && !is(&own)
+    (i64::from(FIRST) - information::NAMES.len() as i64..i64::from(FIRST)).contains(&oid)
+}
+
+/// The OID of a view of the standard, by its place.
+fn view_oid(place: usize) -> u32 {
+    FIRST - 1 - place as u32
 }
 
 /// The names of PostgreSQL's own tables.
@@ -170,12 +171,11 @@ fn class(objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>>
             What::Sequence(..) => class(*oid, name, PUBLIC, 0, 3, false, "S", 0),
         });
     }
-    let mut oids = Oids::default();
-    for name in own_names() {
-        rows.push(class(own_oid(name, &mut oids), name, PG_CATALOG, HEAP, 0, false, "r", 0));
+    for (place, name) in own_names().into_iter().enumerate() {
+        rows.push(class(own_oid(name, place), name, PG_CATALOG, HEAP, 0, false, "r", 0));
     }
-    for name in information::NAMES {
-        rows.push(class(own_oid(name, &mut oids), name, INFORMATION, 0, 0, false, "v", 0));
+    for (place, name) in information::NAMES.iter().enumerate() {
+        rows.push(class(view_oid(place), name, INFORMATION, 0, 0, false, "v", 0));
     }
     of_rows(&shape, &rows)
 }

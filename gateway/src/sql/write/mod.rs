@@ -347,7 +347,10 @@ pub(super) fn typed(value: Expr, from: &DataType, column: &ColumnDef) -> Expr {
         return super::bytea::read().call(vec![value]);
     }
     let to = column.data_type();
-    let value = if *from == to { value } else { datafusion::logical_expr::cast(value, to) };
+    let value = match *from == to {
+        true => value,
+        false => datafusion::logical_expr::cast(super::rounding::before_cast(value, from, &to), to),
+    };
     match super::text::read(column.sql) {
         Some(read) => read.call(vec![value]),
         None => value,
