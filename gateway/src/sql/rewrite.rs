@@ -1,6 +1,7 @@
 //! Statements in words that the planner takes: the same meaning, said so that it is understood, or refused where it would be misunderstood.
 //!
 //! Twice      an expression that stands twice in a SELECT list gets another name; `names.rs` gives the answer the name that is expected.
+//! Fetch      FETCH FIRST n ROWS ONLY is LIMIT n.
 //! Distinct   `a IS DISTINCT FROM b AND c` is read by the parser as `a IS DISTINCT FROM (b AND c)`: refused until there are parentheses.
 //! User       `current_user` is who is connected.
 //! Settings   `current_setting('x')` is what the session has chosen.
@@ -72,6 +73,7 @@ impl VisitorMut for Words<'_> {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
         name_twins(&mut query.body);
+        fetch_as_limit(query);
         ControlFlow::Continue(())
     }
 
@@ -174,14 +176,32 @@ fn is_user(name: &str) -> bool {
     matches!(name, "current_user" | "session_user" | "current_role")
 }
 
-/// An expression's text without its casts, which the planner leaves out of names.
-fn without_casts(expr: &Expr) -> String {
+/// FETCH FIRST n ROWS ONLY is LIMIT n.
+fn fetch_as_limit(query: &mut Query) {
+    let Some(ast::Fetch { with_ties: false, percent: false, quantity }) = &query.fetch else { return };
+    let limit = quantity.clone().unwrap_or_else(|| Expr::Value(Value::Number("1".to_owned(), false).into()));
+    match &mut query.limit_clause {
+        Some(ast::LimitClause::LimitOffset { limit: free @ None, .. }) => *free = Some(limit),
+        clause @ None => {
+            let (offset, limit_by) = (None, Vec::new());
+            *clause = Some(ast::LimitClause::LimitOffset { limit: Some(limit), offset, limit_by });
+        }
+        Some(_) => return,
+    }
+    query.fetch = None;
+}
+
+/// An expression's text as far as the planner's names go: casts are left out of those, and queries are not told apart.
+fn bare_text(expr: &Expr) -> String {
     struct Bare;
     impl VisitorMut for Bare {
         type Break = ();
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if let Expr::Cast { expr: inner, .. } | Expr::Nested(inner) = expr {
                 *expr = (**inner).clone();
+            }
+            if matches!(expr, Expr::Subquery(_)) {
+                *expr = Expr::Identifier(Ident::new("(subquery)"));
             }
             ControlFlow::Continue(())
         }
@@ -198,7 +218,7 @@ fn name_twins(body: &mut SetExpr) {
             let mut seen = HashSet::new();
             for (i, item) in select.projection.iter_mut().enumerate() {
                 if let SelectItem::UnnamedExpr(expr) = item
-                    && !seen.insert(without_casts(expr))
+                    && !seen.insert(bare_text(expr))
                 {
                     *item = SelectItem::ExprWithAlias {
                         expr: expr.clone(),
