@@ -21,7 +21,10 @@ impl HomeKeys {
 impl ProofKeys for HomeKeys {
     fn key(&self, circuit: CircuitId) -> Result<(VerificationKey, bool), SqlError> {
         let path = self.0.join(key_file_name(circuit));
-        let refuse = |why: String| SqlError::new(SqlState::ObjectNotInState, why);
+        let refuse = |why: String| {
+            SqlError::new(SqlState::ObjectNotInState, why)
+                .hint("put the key file that you trust there: a ceremony's, or of nodes of `fluence up` the one that `fluence query --prove` writes to DIR/keys")
+        };
         let file = key_at(&path, circuit).map_err(|e| refuse(e.one_line()))?;
         let key = file.decode().map_err(|e| refuse(format!("{}: {e}", path.display())))?;
         Ok((key, file.insecure_dev_key))
