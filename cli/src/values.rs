@@ -5,7 +5,7 @@
 use crate::error::{Context, Failure, Help, Result};
 use arrow_array::RecordBatch;
 use fluence_client::csv::parse_value;
-use fluence_client::{Aggregate, AggregateValue, Evidence, KeyRange, SumExpr, TableSchema, Value};
+use fluence_client::{Aggregate, AggregateValue, Evidence, KeyRange, PairStatistic, SumExpr, TableSchema, Value};
 use serde_json::{Value as Json, json};
 use std::ops::Bound;
 
@@ -129,9 +129,20 @@ pub(crate) fn aggregate(text: &str) -> Result<Aggregate> {
         "var_pop" => Aggregate::VarPop(name()?),
         "min" => Aggregate::Min(name()?),
         "max" => Aggregate::Max(name()?),
+        other if PairStatistic::named(other).is_some() => {
+            let statistic = PairStatistic::named(other).expect("it was found");
+            let Some((y, x)) = column.split_once(',') else {
+                return Err(Failure::usage(format!("{text:?} does not name two columns"))
+                    .help(format!("as {other}:arr_delay,distance, the dependent one first")));
+            };
+            Aggregate::Pair { statistic, y: y.trim().to_owned(), x: x.trim().to_owned() }
+        }
         _ => {
-            return Err(Failure::usage(format!("there is no aggregate {text:?}"))
-                .help("count, count:COL, sum:EXPR, avg:COL, var:COL (sample), var_pop:COL, min:COL, max:COL"));
+            let pairs: Vec<&str> = PairStatistic::NAMES.iter().map(|(name, _)| *name).collect();
+            return Err(Failure::usage(format!("there is no aggregate {text:?}")).help(format!(
+                "count, count:COL, sum:EXPR, avg:COL, var:COL (sample), var_pop:COL, min:COL, max:COL; of two columns as corr:Y,X: {}",
+                pairs.join(", ")
+            )));
         }
     })
 }
@@ -163,6 +174,9 @@ mod tests {
         assert_eq!(aggregate("COUNT:a").unwrap(), Aggregate::CountColumn("a".into()));
         assert_eq!(aggregate("sum:a*a").unwrap(), Aggregate::Sum(SumExpr::Square("a".into())));
         assert_eq!(aggregate("var:a").unwrap(), Aggregate::VarSamp("a".into()));
+        let slope = Aggregate::Pair { statistic: PairStatistic::Slope, y: "b".into(), x: "a".into() };
+        assert_eq!(aggregate("regr_slope:b, a").unwrap(), slope);
+        assert!(aggregate("corr:a").is_err());
         for bad in ["", "median:a", "sum", "avg:", "min", "max:"] {
             assert!(aggregate(bad).is_err(), "{bad:?}");
         }

@@ -31,6 +31,7 @@ pub mod schema;
 pub mod seal;
 pub mod session;
 pub mod sums;
+mod tiers;
 pub mod time;
 pub mod transaction;
 pub mod transport;
@@ -43,7 +44,9 @@ pub use group::{Group, GroupDriver, GroupError, GroupOptions, GroupStats, Insert
 pub use keyring::{Keyring, Phrase};
 pub use keystore::{Keystore, Passphrase, WorkFactor};
 pub use lease::{Keeper, Lease, LeaseOptions, LeaseStatus};
-pub use query::{Aggregate, AggregateValue, Answered, Evidence, RowStream, SegmentStats, Select, TableStats};
+pub use query::{
+    Aggregate, AggregateValue, Answered, Evidence, PairStatistic, RowStream, SegmentStats, Select, TableStats,
+};
 pub use range::KeyRange;
 pub use schema::{Column, SumExpr, TableSchema};
 pub use seal::{SealedSegment, Sealer};
@@ -51,4 +54,4 @@ pub use session::{Database, Session, Table};
 pub use transaction::{Retry, Transaction, TransactionCommitted};
 pub use transport::{Transport, TransportError};
 pub use value::{ColumnType, Value};
-pub use write::{Committed, ImportOptions, Progress, Row, SealedPart};
+pub use write::{Committed, ImportOptions, PreparedMerge, Progress, Row, SealedPart};

@@ -135,7 +135,7 @@ impl Fraction {
     }
 }
 
-fn ten_to(scale: u32) -> BigInt {
+pub(crate) fn ten_to(scale: u32) -> BigInt {
     BigInt::from(10u32).pow(scale)
 }
 

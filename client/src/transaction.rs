@@ -318,16 +318,16 @@ impl<T: Transport> Transaction<T> {
                 }
                 Err(ClientError::Op(OpRefusal::TooManyLive(projection))) if attempt < ATTEMPTS => {
                     let table = tables.get(&projection).ok_or(ClientError::Op(OpRefusal::TooManyLive(projection)))?;
-                    let compacted = table.compact().await?;
+                    let merged = table.tidy().await?;
                     if is_blind(&projection) {
                         continue;
                     }
                     // Merging segments changes no row: what was read is so still, where nothing else came in between.
                     let part = parts.iter_mut().find(|p| p.handle.projection == projection);
                     let read = part.as_ref().map(|p| p.version).unwrap_or_default();
-                    match (part, compacted) {
-                        (Some(part), Some(compacted)) if compacted.version.0 == read.0 + 1 => {
-                            part.version = compacted.version;
+                    match (part, merged) {
+                        (Some(part), Some(merged)) if merged.version.0 == read.0 + 1 => {
+                            part.version = merged.version;
                             continue;
                         }
                         _ => return Err(ClientError::Conflict { projection, read, current: Version(read.0 + 1) }),

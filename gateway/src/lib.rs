@@ -19,6 +19,7 @@ pub mod session;
 pub mod sql;
 pub mod store;
 
+pub use commit::Counts;
 pub use datafusion::arrow::datatypes::DataType;
 pub use error::{SqlError, SqlState};
 pub use gateway::{Gateway, GatewayOptions};

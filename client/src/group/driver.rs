@@ -6,17 +6,18 @@
 //!         block from which on there is room. Merges without rows beside them wait on, and hold up no group that ends.
 
 use super::queue::Pending;
-use super::{GroupError, GroupOptions, GroupStats, Inserted, Shared, tiers};
+use super::{GroupError, GroupOptions, GroupStats, Inserted, Shared};
 use crate::error::ClientError;
 use crate::seal::{SEGMENT_ROWS_MAX, SealStats, SealedSegment, Sealer};
 use crate::session::{Meter, Table, lock};
+use crate::tiers;
 use crate::transport::Transport;
 use crate::value::Value;
-use crate::write::{NewRows, Part, Shown, start_over};
+use crate::write::{NewRows, Part, PreparedMerge, Shown, start_over};
 use arrow_array::RecordBatch;
 use arrow_select::concat::concat_batches;
 use fluence_types::limits::{INLINE_SEGMENT_BYTES_MAX, LIVE_SEGMENTS_MAX};
-use fluence_types::op::{OpRefusal, SegmentRef};
+use fluence_types::op::OpRefusal;
 use fluence_types::tree::CatalogueEntry;
 use fluence_types::{Height, SegmentRoot};
 use futures::future::{Either, select};
@@ -53,16 +54,7 @@ impl<T> Drop for GroupDriver<T> {
     }
 }
 
-/// Several segments as one, sealed and with the members, or inside what it will be named by.
-struct Merge {
-    inputs: Vec<SegmentRoot>,
-    /// None where everything cancelled out.
-    output: Option<(SegmentRef, SegmentRoot)>,
-    rows: u64,
-    bytes: u64,
-}
-
-type Done = (Vec<SegmentRoot>, Result<Merge, ClientError>);
+type Done = (Vec<SegmentRoot>, Result<PreparedMerge, ClientError>);
 
 /// What the driver knows of its table.
 struct State {
@@ -73,7 +65,7 @@ struct State {
     plain: BTreeMap<SegmentRoot, RecordBatch>,
     /// What is being merged.
     merging: BTreeSet<SegmentRoot>,
-    ready: Vec<Merge>,
+    ready: Vec<PreparedMerge>,
     /// Rows that fit into an operation, as the last segments came out.
     inline_rows: u64,
     /// Merges that failed, one after the other; none begins before the next tick.
@@ -308,7 +300,7 @@ impl<T: Transport> GroupDriver<T> {
     }
 
     /// A merge has ended.
-    fn merged(&self, state: &mut State, inputs: Vec<SegmentRoot>, outcome: Result<Merge, ClientError>) {
+    fn merged(&self, state: &mut State, inputs: Vec<SegmentRoot>, outcome: Result<PreparedMerge, ClientError>) {
         inputs.iter().for_each(|root| _ = state.merging.remove(root));
         match outcome {
             Ok(merge) if merge.inputs.iter().all(|root| state.entry.live.contains(root)) => {
@@ -522,23 +514,8 @@ fn batch<T: Transport>(table: &Table<T>, rows: &[Vec<Value>]) -> Result<RecordBa
     new.finish(table.schema())
 }
 
-/// Reads segments from the members, adds the weights of equal rows, and seals what is left.
+/// Merges segments, which it names again at the end.
 async fn merge<T: Transport>(table: Table<T>, inputs: Vec<SegmentRoot>) -> Done {
-    let merged = try_merge(&table, &inputs).await;
+    let merged = table.merged(&inputs).await;
     (inputs, merged)
-}
-
-async fn try_merge<T: Transport>(table: &Table<T>, inputs: &[SegmentRoot]) -> Result<Merge, ClientError> {
-    let mut sealer = Sealer::new(table.handle.keys.clone());
-    for (batch, weights) in table.scan_segments(inputs).await? {
-        sealer.push_weighted(&batch, &weights)?;
-    }
-    let mut merge = Merge { inputs: inputs.to_vec(), output: None, rows: 0, bytes: 0 };
-    if sealer.rows() > 0 {
-        let segment = table.seal(sealer, &mut SealStats::default(), &mut 0, &mut |_| {}).await?;
-        let reference = table.deliver(&segment, &mut 0, &mut |_| {}).await?;
-        (merge.rows, merge.bytes) = (segment.rows(), segment.byte_len());
-        merge.output = Some((reference, segment.root()));
-    }
-    Ok(merge)
 }

@@ -11,14 +11,13 @@
 //! Once      a commit names the version it read, so of all attempts at one version at most one is done. Where an outcome is not known, the
 //!           same sealed bytes go again until the certified catalogue shows them, or has moved past them; only then are the rows sealed
 //!           anew, under a fresh segment id: a mask label is used once, ever.
-//! Bounded   the queue; the rows of a tick, so that its segment travels inside the operation; the live segments, by merging (`tiers.rs`);
+//! Bounded   the queue; the rows of a tick, so that its segment travels inside the operation; the live segments, by merging (`../tiers.rs`);
 //!           two merges at once; the plaintext kept, which is that of segments which travelled inside.
 //! Source    DESIGN section 3 ("Small writes") and 7; group commit: DeWitt et al., "Implementation techniques for main memory database
 //!           systems", 1984
 
 mod driver;
 mod queue;
-pub(crate) mod tiers;
 
 pub use driver::GroupDriver;
 pub use queue::Inserted;
@@ -37,7 +36,7 @@ use queue::{Pending, Queue};
 use std::sync::{Arc, Mutex};
 
 /// Live segments from which on a group writer merges.
-pub const MERGED_FROM: usize = tiers::SOFT;
+pub const MERGED_FROM: usize = crate::tiers::SOFT;
 
 /// How a group writer works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,6 +2,7 @@
 //!
 //! Source  DESIGN section 3; `docs/protocol/query.md`
 
+use super::pairs::PairLanes;
 use super::{Aggregate, AggregateValue};
 use crate::error::ClientError;
 use crate::key::Keys;
@@ -17,12 +18,13 @@ pub(super) struct Lanes {
     count: Option<LaneId>,
     sum: Option<LaneId>,
     squares: Option<LaneId>,
+    pair: Option<PairLanes>,
     scale: u32,
 }
 
 impl Lanes {
     pub(super) fn of(schema: &TableSchema, aggregate: &Aggregate) -> Result<Self, ClientError> {
-        let none = Self { count: None, sum: None, squares: None, scale: 0 };
+        let none = Self { count: None, sum: None, squares: None, pair: None, scale: 0 };
         Ok(match aggregate {
             Aggregate::Count => Self { count: Some(schema.count_lane()), ..none },
             Aggregate::CountColumn(c) => {
@@ -36,7 +38,10 @@ impl Lanes {
                 let [column, square] = SumExpr::variance(c);
                 let (sum, scale) = schema.expr_lane(&column)?;
                 let squares = Some(schema.expr_lane(&square)?.0);
-                Self { count: Some(schema.not_null_lane(&column)?), sum: Some(sum), squares, scale }
+                Self { count: Some(schema.not_null_lane(&column)?), sum: Some(sum), squares, scale, ..none }
+            }
+            Aggregate::Pair { statistic, y, x } => {
+                Self { count: Some(schema.count_lane()), pair: Some(PairLanes::of(schema, *statistic, y, x)?), ..none }
             }
             Aggregate::Min(c) | Aggregate::Max(c) => {
                 schema.index(c)?;
@@ -46,7 +51,7 @@ impl Lanes {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = LaneId> {
-        [self.count, self.sum, self.squares].into_iter().flatten()
+        [self.count, self.sum, self.squares].into_iter().flatten().chain(self.pair.iter().flat_map(PairLanes::all))
     }
 
     pub(super) fn value<'a>(
@@ -74,6 +79,10 @@ impl Lanes {
                 let sample = matches!(aggregate, Aggregate::VarSamp(_));
                 let (sum, squares) = (lane(self.sum), lane(self.squares));
                 AggregateValue::Fraction(Fraction::variance(sum, squares, self.scale, count, sample))
+            }
+            Aggregate::Pair { statistic, .. } => {
+                let pair = self.pair.expect("a statistic of two columns has their lanes");
+                pair.value(*statistic, count, sum)
             }
             Aggregate::Min(_) | Aggregate::Max(_) => unreachable!("read from the column"),
         })

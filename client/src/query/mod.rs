@@ -7,11 +7,13 @@
 //! Source   DESIGN section 3; `docs/protocol/query.md`
 
 mod lanes;
+mod pairs;
 mod positions;
 mod scan;
 mod stats;
 mod stream;
 
+pub use pairs::PairStatistic;
 pub(crate) use positions::Positions;
 pub(crate) use scan::Scanned;
 pub use stats::{SegmentStats, TableStats};
@@ -118,6 +120,15 @@ pub enum Aggregate {
     VarPop(String),
     /// Sample variance of a column declared with its square.
     VarSamp(String),
+    /// A statistic of two columns that are never NULL, declared with what [`PairStatistic::sums`] names.
+    Pair {
+        /// Which.
+        statistic: PairStatistic,
+        /// The dependent column.
+        y: String,
+        /// The independent column.
+        x: String,
+    },
     /// Least value that is not NULL.
     Min(String),
     /// Greatest value that is not NULL.
@@ -139,7 +150,7 @@ pub enum AggregateValue {
         /// Digits after the point.
         scale: u32,
     },
-    /// A mean or variance, exact.
+    /// A mean, a variance, or what else is a fraction of sums; exact.
     Fraction(Fraction),
     /// A least or greatest value.
     Value(Value),

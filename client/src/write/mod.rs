@@ -4,16 +4,18 @@
 //! Compact  all live rows are read, retractions cancelled, sealed again under a fresh segment id, and replace what was live.
 //! Retry    an append that lost a race is ordered again with the same sealed bytes; delete, update and compact start over from reading,
 //!          because what they read may have changed. Sealed bytes whose commit failed are never reused for other data.
-//! Rooms    `commit` what all share, `parts` imports in parts, `rewrite` delete and update, `compact`, `upload`
+//! Rooms    `commit` what all share, `parts` imports in parts, `rewrite` delete and update, `compact` all, `merge` some, `upload`
 //! Source   DESIGN section 3; `docs/protocol/segment.md`
 
 mod commit;
 mod compact;
+mod merge;
 mod parts;
 mod rewrite;
 mod upload;
 
 pub(crate) use commit::{Part, Shown};
+pub use merge::PreparedMerge;
 pub use parts::SealedPart;
 pub(crate) use rewrite::{NewRows, Rewrite};
 
@@ -253,7 +255,7 @@ impl<T: Transport> Table<T> {
                 // Another member is asked first, should this one have made the other commit up.
                 Err(ClientError::Conflict { .. }) if attempt < ATTEMPTS => self.session.prefer_another(),
                 Err(ClientError::Op(OpRefusal::TooManyLive(_))) if attempt < ATTEMPTS => {
-                    self.compact().await?;
+                    self.tidy().await?;
                 }
                 other => return other,
             }

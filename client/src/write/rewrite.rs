@@ -84,7 +84,7 @@ impl<T: Transport> Table<T> {
             match self.try_rewrite(ranges, &mut decide).await {
                 Err(error) if start_over(&error) && attempt < ATTEMPTS => self.session.forget_entry(&self.handle),
                 Err(ClientError::Op(OpRefusal::TooManyLive(_))) if attempt < ATTEMPTS => {
-                    self.compact().await?;
+                    self.tidy().await?;
                 }
                 other => return other,
             }

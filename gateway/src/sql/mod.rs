@@ -18,6 +18,7 @@ pub(crate) mod copy;
 pub(crate) mod ddl;
 pub(crate) mod explain;
 pub(crate) mod filter;
+pub(crate) mod include;
 pub(crate) mod json;
 pub(crate) mod names;
 pub(crate) mod overflow;
@@ -96,11 +97,12 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Statement>, SqlError> {
         }
         return Ok(fetch);
     }
-    let parsed = Parser::new(&PostgreSqlDialect {})
-        .with_recursion_limit(DEPTH_MAX)
-        .try_with_sql(text)
-        .and_then(|mut p| p.parse_statements())
-        .map_err(|e| syntax(&e))?;
+    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH_MAX);
+    let parser = match include::named(text) {
+        Some(tokens) => Ok(parser.with_tokens(tokens)),
+        None => parser.try_with_sql(text),
+    };
+    let parsed = parser.and_then(|mut p| p.parse_statements()).map_err(|e| syntax(&e))?;
     Ok(parsed.into_iter().map(Statement).collect())
 }
 

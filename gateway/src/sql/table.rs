@@ -50,6 +50,8 @@ pub(crate) struct FluenceTable {
     hidden: bool,
     /// Whether anything is pushed down; tests compare both.
     pushdown: bool,
+    /// Whether groups are asked about one by one.
+    grouping: bool,
     schema: SchemaRef,
 }
 
@@ -65,6 +67,16 @@ struct Copy<'a> {
     key: Vec<String>,
 }
 
+/// A copy that answers a proven request.
+pub(crate) struct Candidate {
+    /// Its sealed table.
+    pub(crate) physical: String,
+    /// The range that the filters say.
+    pub(crate) range: KeyRange,
+    /// The leading key columns that tell groups apart.
+    pub(crate) prefix: Vec<String>,
+}
+
 impl FluenceTable {
     pub(crate) fn new(
         def: Arc<TableDef>,
@@ -76,7 +88,21 @@ impl FluenceTable {
         pushdown: bool,
     ) -> Self {
         let schema = def.arrow(hidden);
-        Self { def, store, work, physical, proofs, hidden, pushdown, schema }
+        Self { def, store, work, physical, proofs, hidden, pushdown, grouping: true, schema }
+    }
+
+    /// The same, of which groups are made from rows.
+    pub(crate) fn ungrouped(&self) -> Self {
+        Self {
+            def: Arc::clone(&self.def),
+            store: Arc::clone(&self.store),
+            work: Arc::clone(&self.work),
+            physical: Arc::clone(&self.physical),
+            proofs: Arc::clone(&self.proofs),
+            schema: Arc::clone(&self.schema),
+            grouping: false,
+            ..*self
+        }
     }
 
     /// The copy that serves `filters` best, and what it says of them. Of equals, the first.
@@ -93,15 +119,39 @@ impl FluenceTable {
         best.expect("a table is its own first copy")
     }
 
-    /// The copy and range that say all of `filters` exactly, where there is one, and nothing was changed that a node does not know.
-    pub(crate) fn exact(&self, filters: &[Expr]) -> Option<(String, KeyRange)> {
-        if !self.pushdown || !self.work.delta(&self.def.physical).is_empty() {
-            return None;
+    /// The copies and ranges that say all of `filters` exactly and hold each group of equal columns together, the one that narrows most
+    /// first; none where something was changed that a node does not know. Groups are columns by their place.
+    pub(crate) fn candidates(&self, filters: &[Expr], groups: &[usize]) -> Vec<Candidate> {
+        if !self.pushdown || !self.work.delta(&self.def.physical).is_empty() || !groups.is_empty() && !self.grouping {
+            return Vec::new();
         }
-        let (copy, pushed) = self.best(&filters.iter().collect::<Vec<_>>());
-        let exact = pushed.exact.iter().all(|e| *e);
-        let [range] = pushed.ranges.as_slice() else { return None };
-        exact.then(|| (copy.physical.to_owned(), range.clone()))
+        let filters: Vec<&Expr> = filters.iter().collect();
+        let mut found = Vec::new();
+        for (physical, key) in self.def.copies() {
+            let pushed = filter::push(&self.def, &key, &filters);
+            let ([range], true) = (pushed.ranges.as_slice(), pushed.exact.iter().all(|e| *e)) else { continue };
+            let Some(prefix) = self.prefix(&key, groups, pushed.depth) else { continue };
+            found.push((pushed.depth, Candidate { physical: physical.to_owned(), range: range.clone(), prefix }));
+        }
+        found.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+        found.into_iter().map(|(_, candidate)| candidate).collect()
+    }
+
+    /// The leading key columns that tell groups apart: each is grouped by, or one of the first that filters hold equal. All that the range
+    /// speaks of are among them, so that a group lies in the range whole.
+    fn prefix(&self, key: &[String], groups: &[usize], (held, bounded): (usize, bool)) -> Option<Vec<String>> {
+        let column = |name: &String| self.def.place(name);
+        let mut end = if groups.is_empty() { 0 } else { held + usize::from(bounded) };
+        for group in groups {
+            let at = key.iter().position(|k| column(k) == Some(*group))?;
+            // The order of floats in a key tells -0 from 0, which are one group.
+            if self.def.columns[*group].ty == ColumnType::Float64 {
+                return None;
+            }
+            end = end.max(at + 1);
+        }
+        let told = |at: usize| at < held || column(&key[at]).is_some_and(|c| groups.contains(&c));
+        (0..end).all(told).then(|| key[..end].to_vec())
     }
 
     /// Places in the sealed schema of the columns that are shown here.

@@ -8,6 +8,7 @@ mod concurrent;
 mod cursors;
 mod ddl;
 mod dml;
+mod groups;
 mod http;
 mod liars;
 mod pushdown;

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-async fn both(real: &Real) -> (SqlSession, SqlSession) {
+pub(crate) async fn both(real: &Real) -> (SqlSession, SqlSession) {
     let off = GatewayOptions { pushdown: false, ..GatewayOptions::default() };
     let with = real.gateway(GatewayOptions::default()).session("a", "db").await.unwrap();
     (with, real.gateway(off).session("a", "db").await.unwrap())

@@ -5,7 +5,7 @@ use datafusion::arrow::array::RecordBatch;
 use fluence_client::prove::{Proved, ProvenSum};
 use fluence_client::query::Evidence;
 use fluence_client::schema::TableSchema;
-use fluence_client::{Aggregate, AggregateValue, KeyRange, Select, Value};
+use fluence_client::{Aggregate, AggregateValue, KeyRange, PreparedMerge, Select, Value};
 use fluence_gateway::SqlError;
 use fluence_gateway::store::{Committed, ProofKeys, Store, Write};
 use fluence_types::Version;
@@ -120,6 +120,14 @@ impl Store for Planted {
 
     async fn clear(&self, table: &str) -> Result<(), SqlError> {
         self.store.clear(table).await
+    }
+
+    async fn prepare_merge(&self, table: &str) -> Result<Option<PreparedMerge>, SqlError> {
+        self.store.prepare_merge(table).await
+    }
+
+    async fn commit_merge(&self, table: &str, merge: PreparedMerge) -> Result<Committed, SqlError> {
+        self.store.commit_merge(table, merge).await
     }
 
     async fn prove(

@@ -10,10 +10,10 @@
 //! Source  DESIGN sections 3, 6 and 7
 
 use crate::committee::Committee;
-use fluence_crypto::roots::{self, CatalogueError};
+use fluence_crypto::roots::CatalogueError;
 use fluence_crypto::sign::SignError;
 use fluence_crypto::tree::{self, TreeError};
-use fluence_crypto::{Fr, field, vote};
+use fluence_crypto::{Fr, field};
 use fluence_types::answer::{Answer, HeaderAnswer, OpenRequest, SegmentOpening, SegmentRanges, Snapshot};
 use fluence_types::block::{Certificate, Checkpoint, epoch_of};
 use fluence_types::limits::{PAGE_CELLS, SEGMENT_CELLS_MAX};
@@ -21,6 +21,7 @@ use fluence_types::segment::{HeaderError, SegmentHeader};
 use fluence_types::tree::{CatalogueEntry, CatalogueOpening, Cell, SegmentPreimage};
 use fluence_types::{DatabaseId, DbRoot, Height, ProjectionId, SegmentRoot, Version};
 
+mod memo;
 #[cfg(test)]
 mod tests;
 
@@ -334,7 +335,7 @@ pub fn verify_certificate(trust: &Trust, certificate: &Certificate) -> Result<Ce
     if trust.committee.until.is_some_and(|until| epoch > until) {
         return Err(AnswerError::NewCommittee { epoch, since });
     }
-    vote::verify_certificate(certificate, &trust.committee.members).map_err(|why| match epoch > since {
+    memo::verify_certificate(certificate, &trust.committee.members).map_err(|why| match epoch > since {
         true => AnswerError::NewCommittee { epoch, since },
         false => AnswerError::Certificate { height: checkpoint.height, why },
     })?;
@@ -356,7 +357,7 @@ pub fn verify_snapshot(trust: &Trust, snapshot: Snapshot) -> Result<CertifiedSna
     if opening.db.db != trust.db {
         return Err(AnswerError::ForeignDatabase { what: "catalogue", got: opening.db.db, expected: trust.db });
     }
-    let got = roots::verify_catalogue(&opening)?;
+    let got = memo::verify_catalogue(&opening)?;
     if got != checkpoint.root {
         return Err(AnswerError::DbRoot { got, certified: checkpoint.root });
     }

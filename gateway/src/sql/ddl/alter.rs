@@ -7,6 +7,7 @@ use super::super::{context, fold, parse, quote, relation};
 use super::{Declaration, NO_FOREIGN_KEYS, Notices, check_name, declaration, exists, plain, sealed};
 use crate::error::{SqlError, SqlState};
 use datafusion::sql::sqlparser::ast::{self, AlterColumnOperation, AlterTableOperation, Expr, TableConstraint};
+use fluence_client::SumExpr;
 use std::sync::Arc;
 
 impl Cx<'_> {
@@ -192,13 +193,14 @@ impl Cx<'_> {
         let rows = self.collect_text(&text).await?;
         new.physical = self.free_physical(&new.name).await?;
         let mut cleared = vec![old.physical.clone()];
-        self.make_physical(sealed(&new, &new.physical, &new.key, &[])?).await?;
+        self.make_physical(sealed(&new, &new.physical, &new.key, &self.sums_left(&old.physical, &new))?).await?;
         for index in std::mem::take(&mut new.indexes) {
+            let sums = self.sums_left(&index.physical, &new);
             cleared.push(index.physical);
             let physical = self.free_physical(&format!("{}~{}", new.name, index.name)).await?;
             let mut key = index.columns.clone();
             key.extend(new.key.iter().filter(|k| !index.columns.contains(k)).cloned());
-            self.make_physical(sealed(&new, &physical, &key, &[])?).await?;
+            self.make_physical(sealed(&new, &physical, &key, &sums)?).await?;
             new.indexes.push(IndexDef { physical, ..index });
         }
         if !old.physical.contains('~') {
@@ -208,6 +210,14 @@ impl Cx<'_> {
         let shown = self.numbered(&new, rows).await?;
         self.apply(&new, Some(&shown), None).await?;
         Ok(cleared)
+    }
+
+    /// The sums that a sealed table declares, as far as the columns are still there and numbers.
+    fn sums_left(&self, physical: &str, new: &TableDef) -> Vec<SumExpr> {
+        let summable = |name: &str| new.place(name).is_some_and(|at| new.columns[at].ty.summable());
+        let schema = self.catalog().physical.get(physical).cloned();
+        let sums = schema.iter().flat_map(|s| s.sums()).filter(|sum| sum.columns().into_iter().all(summable));
+        sums.cloned().collect()
     }
 }
 

@@ -14,7 +14,7 @@ use super::catalog::{self, Catalog, CheckDef, ColumnDef, IndexDef, OBJECTS, ROW_
 use super::context::Current;
 use super::types::{CHARS_MAX, SqlType, declared, sql_type_of};
 use super::write::Cx;
-use super::{fold, quote, relation};
+use super::{fold, include, quote, relation};
 use crate::error::{SqlError, SqlState};
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::sql::sqlparser::ast::{
@@ -339,7 +339,7 @@ impl Cx<'_> {
         self.make_physical(schema).await?;
         for (name, columns) in uniques {
             let name = name.unwrap_or_else(|| format!("{}_{}_key", def.name, columns.join("_")));
-            let index = self.make_index(&def, name, &columns, true).await?;
+            let index = self.make_index(&def, name, &columns, true, &[]).await?;
             def.indexes.push(index);
         }
         self.put_table(None, def.clone()).await?;
@@ -374,6 +374,7 @@ impl Cx<'_> {
         name: String,
         columns: &[String],
         unique: bool,
+        sums: &[SumExpr],
     ) -> Result<IndexDef, SqlError> {
         let catalog = self.catalog();
         let taken = catalog.has(&name)
@@ -388,7 +389,7 @@ impl Cx<'_> {
         let mut key = own.clone();
         key.extend(def.key.iter().filter(|k| !own.contains(k)).cloned());
         let physical = self.free_physical(&format!("{}~{name}", def.name)).await?;
-        self.make_physical(sealed(def, &physical, &key, &[])?).await?;
+        self.make_physical(sealed(def, &physical, &key, sums)?).await?;
         Ok(IndexDef { name, physical, columns: own, unique })
     }
 
@@ -408,12 +409,14 @@ impl Cx<'_> {
             notices.push(format!("relation \"{name}\" already exists, skipping"));
             return Ok(());
         }
-        if !create.include.is_empty() {
-            notices.push("an index holds every column of the table; INCLUDE adds nothing".to_owned());
+        let sums = include::sums(&old, &create.include)?;
+        if sums.len() < create.include.len() {
+            notices
+                .push("an index holds every column of the table: INCLUDE adds nothing but sums of products".to_owned());
         }
         check_name(&name)?;
         self.own_tables().await?;
-        let index = self.make_index(&old, name, &columns, create.unique).await?;
+        let index = self.make_index(&old, name, &columns, create.unique, &sums).await?;
         let rows = self.all_rows(&old).await?;
         if create.unique {
             let rule =
