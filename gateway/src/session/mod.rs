@@ -29,7 +29,8 @@ use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::{RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter};
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
@@ -97,6 +98,23 @@ fn rows(schema: SchemaRef, batches: Vec<RecordBatch>, tag: Tag) -> Outcome {
     let stream = futures::stream::iter(batches.into_iter().map(Ok));
     let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
     Outcome::Rows { schema, stream, tag }
+}
+
+/// The same rows, computed in a task of their own: who waits for them can be stopped while it computes. The task ends with the stream.
+fn apart(mut rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    let mut apart = RecordBatchReceiverStreamBuilder::new(rows.schema(), 1);
+    let to = apart.tx();
+    apart.spawn(async move {
+        while let Some(batch) = rows.next().await {
+            // Nobody waits any more, or it has ended with an error.
+            let failed = batch.is_err();
+            if to.send(batch).await.is_err() || failed {
+                break;
+            }
+        }
+        Ok(())
+    });
+    apart.build()
 }
 
 impl SqlSession {
@@ -634,7 +652,7 @@ impl SqlSession {
     async fn query(&mut self, query: &ast::Query, work: &Arc<Work>, alone: bool) -> Result<Outcome, SqlError> {
         let plan = self.cx().plan_query(query).await?;
         let frame = self.context.execute_logical_plan(plan).await?;
-        let stream = frame.execute_stream().await?;
+        let stream = apart(frame.execute_stream().await?);
         let schema = names::named(query, &stream.schema());
         let renamed = Arc::clone(&schema);
         let mut stream = stream.map(move |batch| {
