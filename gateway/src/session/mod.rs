@@ -22,7 +22,7 @@ use crate::sql::context::{Current, Shared};
 use crate::sql::settings::{self, Settings};
 use crate::sql::work::Work;
 use crate::sql::write::{Cx, Written};
-use crate::sql::{self, copy, explain, fold, names, params, relation};
+use crate::sql::{self, copy, explain, fold, names, origins, params, relation};
 use copying::CopyingIn;
 use cursors::Cursor;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, StringArray};
@@ -207,6 +207,7 @@ impl SqlSession {
     }
 
     fn cx(&self) -> Cx<'_> {
+        self.shared.choose(&self.settings);
         Cx {
             context: &self.context,
             shared: &self.shared,
@@ -321,8 +322,8 @@ impl SqlSession {
         let text = |name: &str| Some(Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)])) as SchemaRef);
         Ok(match statement {
             ast::Statement::Query(query) => {
-                let columns = schema(&cx.plan_query(query).await?);
-                columns.map(|c| names::named(query, &c))
+                let plan = cx.plan_query(query).await?;
+                schema(&plan).map(|c| origins::marked(&plan, &names::named(query, &c), &self.shared))
             }
             ast::Statement::Explain { .. } => Some(explain::schema()),
             ast::Statement::Insert(insert) => returning(&cx.plan_insert(insert).await?.0, &insert.returning)?,
@@ -651,9 +652,9 @@ impl SqlSession {
     /// A query's rows. A small answer is gathered first; a large one goes out as it comes.
     async fn query(&mut self, query: &ast::Query, work: &Arc<Work>, alone: bool) -> Result<Outcome, SqlError> {
         let plan = self.cx().plan_query(query).await?;
-        let frame = self.context.execute_logical_plan(plan).await?;
+        let frame = self.context.execute_logical_plan(plan.clone()).await?;
         let stream = apart(frame.execute_stream().await?);
-        let schema = names::named(query, &stream.schema());
+        let schema = origins::marked(&plan, &names::named(query, &stream.schema()), &self.shared);
         let renamed = Arc::clone(&schema);
         let mut stream = stream.map(move |batch| {
             let batch = batch?;
