@@ -58,8 +58,14 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
     if !matches!(cli.command, Command::Node(_) | Command::Arbiter(_) | Command::DemoLiar(_)) {
         logs();
     }
-    // The SQL planner recurses as deep as a statement is nested.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(16 << 20).build();
+    // The SQL planner recurses as deep as a statement is nested. A query that computes for long keeps a thread a partition; others answer
+    // meanwhile.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((threads * 2).max(4))
+        .enable_all()
+        .thread_stack_size(16 << 20)
+        .build();
     let runtime = runtime.doing("cannot start the runtime")?;
     let done = runtime.block_on(async {
         match cli.command {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Drivers for real: psycopg 3, SQLAlchemy 2 and asyncpg do with a database of Fluence what they do with PostgreSQL.
+"""Drivers for real: psycopg 3, SQLAlchemy 2, asyncpg and psql do with a database of Fluence what they do with PostgreSQL.
 
 Use     drivers.py [word ..]: checks whose names hold a word; TRACE=1 shows where they fail; ORACLE=postgres asks PostgreSQL 15 instead.
 Rule    what is expected here holds in PostgreSQL 15; what Fluence is known not to do stands in KNOWN, with the reason, and fails nothing.
@@ -10,6 +10,8 @@ import contextlib
 import datetime
 import decimal
 import itertools
+import os
+import subprocess
 import sys
 import threading
 import uuid
@@ -35,12 +37,8 @@ KNOWN = {
     # What is missing.
     "in_a_query_is_a_value": "DataFusion plans IN (SELECT ..) only in filters",
     "in_a_correlated_query_with_nulls_is_not_true": "DataFusion: null-aware anti joins have one key",
-    "a_column_may_be_named_like_the_table_around_a_query": "DataFusion takes `y.id` for a field of the inner column y",
     "asyncpg_chooses_by_an_array": "the type of `$1` in `= ANY($1)` is known only where all columns of that name have one type",
     "errors_have_the_codes_of_postgresql": "some of twenty-one have a neighbouring code",
-    "sqlalchemy_reflects_columns_and_types": "a query with three levels of correlated queries of the catalogue",
-    "sqlalchemy_reflects_the_length_of_a_varchar": "the same",
-    "sqlalchemy_reflects_a_table_that_works": "the same",
 }
 
 CHECKS = []
@@ -1199,6 +1197,75 @@ def asyncpg_chooses_by_an_array():
         async with pg() as db:
             same(await db.fetchval("SELECT 2 = ANY($1::bigint[])", [1, 2]), True)
     run_async(act)
+
+
+# psql: what it asks of the catalogue
+
+
+def psql(command):
+    """What psql prints for a command, unaligned."""
+    names = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGDATABASE": "dbname"}
+    env = os.environ | {name: str(PLACE[word]) for name, word in names.items()}
+    ran = subprocess.run(["psql", "-X", "-A", "-c", command], env=env, capture_output=True, text=True, timeout=60)
+    # An empty list is said where errors are.
+    said = [line for line in ran.stderr.splitlines() if not line.startswith("Did not find any")]
+    assert not said, f"{command}: {said}"
+    return ran.stdout
+
+
+DESCRIBED = "id integer PRIMARY KEY, t varchar(9) NOT NULL, n numeric(8,2) DEFAULT 1.5, m bigint CHECK (m > 0)"
+
+
+@check
+def psql_describes_a_table_an_index_and_a_view():
+    with table(DESCRIBED) as (db, t):
+        db.execute(f"CREATE INDEX {t}_i ON {t} (t, n)")
+        db.execute(f"CREATE VIEW {t}_v AS SELECT t FROM {t}")
+        try:
+            same(psql(f"\\d {t}").splitlines(), [
+                f'Table "public.{t}"', "Column|Type|Collation|Nullable|Default", "id|integer||not null|", "t|character varying(9)||not null|",
+                "n|numeric(8,2)|||1.5", "m|bigint|||", "Indexes:", f'    "{t}_pkey" PRIMARY KEY, btree (id)', f'    "{t}_i" btree (t, n)',
+                "Check constraints:", f'    "{t}_m_check" CHECK (m > 0)',
+            ])
+            same(psql(f"\\d {t}_i").splitlines(), [
+                f'Index "public.{t}_i"', "Column|Type|Key?|Definition", "t|character varying(9)|yes|t", "n|numeric(8,2)|yes|n",
+                f'btree, for table "public.{t}"',
+            ])
+            same(psql(f"\\d {t}_v").splitlines(),
+                 [f'View "public.{t}_v"', "Column|Type|Collation|Nullable|Default", "t|character varying(9)|||"])
+            same(psql(f"\\dv {t}*").splitlines(), ["List of relations", "Schema|Name|Type|Owner", f"public|{t}_v|view|fluence", "(1 row)"])
+            same(psql(f"\\di {t}*").splitlines(), [
+                "List of relations", "Schema|Name|Type|Owner|Table", f"public|{t}_i|index|fluence|{t}", f"public|{t}_pkey|index|fluence|{t}", "(2 rows)",
+            ])
+            same(psql(f"\\dp {t}").splitlines(), [
+                "Access privileges", "Schema|Name|Type|Access privileges|Column privileges|Policies", f"public|{t}|table|||", "(1 row)",
+            ])
+        finally:
+            db.execute(f"DROP VIEW {t}_v")
+
+
+@check
+def psql_lists_roles_schemas_types_and_functions():
+    assert "fluence|Superuser" in psql("\\du"), psql("\\du")
+    same(psql("\\dn").splitlines()[1], "Name|Owner")
+    assert "int4" in psql("\\dTS+ integer") and "pg_catalog|integer|" in psql("\\dTS integer")
+    assert "pg_catalog|lower|text|text|func" in psql("\\df lower")
+    same(psql("\\df").splitlines(), ["List of functions", "Schema|Name|Result data type|Argument data types|Type", "(0 rows)"])
+    assert f"{PLACE['dbname']}|fluence|UTF8|C.UTF-8|C.UTF-8||libc|" in psql("\\l"), psql("\\l")
+
+
+LISTED = """d d+ dt+ di+ dv+ ds ds+ dn+ l+ du+ dT dT+ ddp df+ da db dx dD dO dA dL dy des deu dew det dF dRp dRs dP dX drds dconfig dconfig+ dd"""
+
+
+@check
+def psql_lists_all_else_without_an_error():
+    with table("id serial PRIMARY KEY, t text") as (db, t):
+        db.execute(f"CREATE VIEW {t}_v AS SELECT t FROM {t}")
+        try:
+            for command in [*LISTED.split(), f"d+ {t}", f"d+ {t}_v", f"sv {t}_v", f"d {t}_id_seq", "do ~~", "dC integer", "dfS+ lower", "dTS+ int4"]:
+                psql(f"\\{command}")
+        finally:
+            db.execute(f"DROP VIEW {t}_v")
 
 
 def main():

@@ -26,13 +26,7 @@ KNOWN = {
         "a_cursor_gives_its_rows_in_portions": "DataFusion's generate_series takes literals, not parameters",
     },
     "jdbc": {
-        "a_read_only_transaction_refuses_to_write": "READ ONLY is taken and not kept",
-        "a_result_says_what_its_columns_are_of": "RowDescription names no table and column",
         "an_array_as_a_parameter_chooses_rows": "docs/sql.md: no `= ANY($1)` with an array",
-        "the_driver_lists_schemas_and_types": "getTypeInfo(): a scalar subquery that is correlated and not aggregated is refused",
-        "the_driver_lists_primary_keys": "no information_schema._pg_expandarray()",
-        "the_driver_lists_indexes": "no information_schema._pg_expandarray()",
-        "the_driver_lists_no_foreign_keys_where_there_are_none": "pg_settings has no max_index_keys",
     },
 }
 

@@ -14,6 +14,11 @@ use fluence_types::{DatabaseId, NodeId, OpId};
 use fluence_verifier::answer::{self, CertifiedCheckpoint};
 use fluence_wire::message::Refusal;
 use fluence_wire::{Request, Response};
+use std::time::Duration;
+
+/// How often an operation is sent while a member has yet to do the one that waits with its number, and how long is waited between.
+const TAKEN_ATTEMPTS: usize = 25;
+const TAKEN_AGAIN: Duration = Duration::from_millis(200);
 
 impl<T: Transport> Session<T> {
     /// Where this writer stands.
@@ -27,7 +32,8 @@ impl<T: Transport> Session<T> {
     }
 
     /// Signs an operation as the writer's next, has it ordered, and checks the certificate. A cluster that was not reached is asked again
-    /// with the same signed bytes, so the operation happens once. Returns which member says so.
+    /// with the same signed bytes, so the operation happens once. The number of an operation that was refused is used again: a member that
+    /// has yet to hear of the refusal is waited for. Returns which member says so.
     pub(crate) async fn submit(&self, db: &DatabaseId, op: Op) -> Result<Ordered, ClientError> {
         let _one_at_a_time = self.inner.writing.lock().await;
         if let Op::CreateDatabase { .. } = &op {
@@ -38,7 +44,7 @@ impl<T: Transport> Session<T> {
         }
         // Where we stand after our own last operation; where that is not known, a member says.
         let mut known = lock(&self.inner.chains).remove(db);
-        let mut attempt = 0;
+        let (mut attempt, mut taken) = (0, 0);
         loop {
             attempt += 1;
             let remembered = known.is_some();
@@ -62,6 +68,12 @@ impl<T: Transport> Session<T> {
                 }
             }
             match sent {
+                Err(error) if is_taken(&error) && taken < TAKEN_ATTEMPTS => {
+                    taken += 1;
+                    attempt -= 1;
+                    known = Some((sequence, previous));
+                    self.inner.transport.sleep(TAKEN_AGAIN).await;
+                }
                 // Another client with the same key was faster, or the member that said where we stand is behind: the operation did not
                 // happen, so it is signed anew.
                 Err(ClientError::Op(OpRefusal::Sequence { .. } | OpRefusal::Chain { .. })) if attempt < ATTEMPTS => {
@@ -134,6 +146,11 @@ impl<T: Transport> Session<T> {
         let (node, _, response) = done.swap_remove(0);
         Ok(Ordered { node, request: request.clone(), response })
     }
+}
+
+/// Whether a member refuses an operation because another of the writer waits with its number.
+fn is_taken(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { refusal: Refusal::Operation(why), .. } if why.contains("waits with number"))
 }
 
 /// An operation that a member says was ordered.

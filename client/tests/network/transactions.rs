@@ -7,7 +7,8 @@ use fluence_client::{
     Aggregate, AggregateValue, ClientError, Database, KeyRange, Retry, Row, Select, TransportError, Value,
 };
 use fluence_types::{Height, Version};
-use fluence_wire::Request;
+use fluence_wire::message::Refusal;
+use fluence_wire::{Request, Response};
 use futures::executor::block_on;
 use futures::future::join_all;
 use std::sync::Arc;
@@ -232,5 +233,30 @@ fn an_answer_that_gets_lost_does_not_make_it_happen_twice() {
         assert_eq!((live(&nodes[0], &a), live(&nodes[0], &b)), (2, 2));
         let count = a.aggregate(&KeyRange::ALL, &Aggregate::Count).await.unwrap().value;
         assert_eq!(count, AggregateValue::Count(2));
+    });
+}
+
+#[test]
+fn a_member_that_has_yet_to_drop_a_refused_operation_is_waited_for() {
+    block_on(async {
+        let Two { net, a, .. } = two().await;
+        let refuse = |times: usize| {
+            let mut left = times;
+            net.tamper(move |node, request| match request {
+                Request::Submit(_) if left > 0 => {
+                    left -= 1;
+                    let why = "operation 0x01 of 0x02 waits with number 3 already".to_owned();
+                    Ok(Response::Refused(Refusal::Operation(why)))
+                }
+                request => Ok(node.answer(request)),
+            });
+        };
+        refuse(7);
+        a.append(&batch(&[(3, 300)])).await.unwrap();
+        refuse(usize::MAX);
+        assert!(matches!(a.append(&batch(&[(4, 400)])).await, Err(ClientError::Refused { .. })));
+        net.honest();
+        a.append(&batch(&[(5, 500)])).await.unwrap();
+        assert_eq!(all(&a).await, [(1, 100), (2, 200), (3, 300), (5, 500)]);
     });
 }

@@ -14,6 +14,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 /// Guards against a poisoned lock: the maps here are whole after every step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -96,11 +97,12 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// A statement begins; it can be cancelled until the guard is dropped.
+    /// A statement begins; it can be cancelled until the guard is dropped, and may run so long from now.
     pub(super) fn begin(self: &Arc<Self>, shutdown: watch::Receiver<bool>, limit: Option<Duration>) -> Guard {
         let (stop, cancelled) = oneshot::channel();
         *lock(&self.stop) = Some(stop);
-        Guard { cancelled, shutdown, limit, running: Arc::clone(self) }
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        Guard { cancelled, shutdown, deadline, running: Arc::clone(self) }
     }
 }
 
@@ -108,8 +110,8 @@ impl Running {
 pub(super) struct Guard {
     cancelled: oneshot::Receiver<()>,
     shutdown: watch::Receiver<bool>,
-    /// `statement_timeout`.
-    limit: Option<Duration>,
+    /// When `statement_timeout` has passed.
+    deadline: Option<Instant>,
     running: Arc<Running>,
 }
 
@@ -117,18 +119,19 @@ impl Guard {
     /// Runs `work` to its end, or drops it where a cancel request or the server's end comes first.
     pub(super) async fn race<T>(mut self, work: impl Future<Output = Result<T, Failure>> + Send) -> Result<T, Failure> {
         tokio::pin!(work);
-        let limit = async {
-            match self.limit {
-                Some(limit) => tokio::time::sleep(limit).await,
+        let late = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
                 None => std::future::pending().await,
             }
         };
+        // The work comes last: it may compute for long before it lets the others be asked again.
         tokio::select! {
             biased;
             Ok(()) = &mut self.cancelled => Err(Failure::Cancelled),
             _ended = self.shutdown.wait_for(|ended| *ended) => Err(Failure::Shutdown),
+            () = late => Err(Failure::TimedOut),
             result = &mut work => result,
-            () = limit => Err(Failure::TimedOut),
         }
     }
 }
@@ -182,6 +185,19 @@ mod tests {
         assert!(lock(&registry.by_pid).is_empty());
         ends.send_replace(true);
         assert!(matches!(guard.race::<()>(pending()).await, Err(Failure::Shutdown)));
+    }
+
+    #[tokio::test]
+    async fn time_is_counted_from_the_beginning_and_before_what_has_computed_too_long_goes_on() {
+        let (registry, ends) = registry();
+        let ticket = registry.register(ProtocolVersion::PROTOCOL3_2);
+        let guard = ticket.running.begin(ends.subscribe(), Some(Duration::from_millis(5)));
+        let work = async {
+            std::thread::sleep(Duration::from_millis(20));
+            tokio::task::yield_now().await;
+            Ok(())
+        };
+        assert!(matches!(guard.race(work).await, Err(Failure::TimedOut)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::errors::{Failure, Fault, code};
 use super::wire::Wire;
 use crate::pg_type::{decimal, type_modifier, type_of, type_size};
 use crate::session::Tag;
+use crate::sql::origins;
 use arrow_pg::encoder::encode_value;
 use bytes::{BufMut, BytesMut};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -35,7 +36,8 @@ pub(super) fn fields(schema: &Schema, format: &Format) -> Result<Vec<FieldInfo>,
     let field = |(index, field): (usize, &Arc<Field>)| -> Result<FieldInfo, Fault> {
         let datatype = type_of(field)?;
         let size = type_size(&datatype);
-        let info = FieldInfo::new(field.name().clone(), None, None, datatype, format.format_for(index));
+        let (table, column) = origins::of(field).unzip();
+        let info = FieldInfo::new(field.name().clone(), table, column, datatype, format.format_for(index));
         Ok(info.with_type_size(size).with_type_modifier(type_modifier(field)))
     };
     schema.fields().iter().enumerate().map(field).collect()

@@ -22,14 +22,15 @@ use crate::sql::context::{Current, Shared};
 use crate::sql::settings::{self, Settings};
 use crate::sql::work::Work;
 use crate::sql::write::{Cx, Written};
-use crate::sql::{self, copy, explain, fold, names, params, relation};
+use crate::sql::{self, copy, explain, fold, names, origins, params, relation};
 use copying::CopyingIn;
 use cursors::Cursor;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::{RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter};
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
@@ -97,6 +98,23 @@ fn rows(schema: SchemaRef, batches: Vec<RecordBatch>, tag: Tag) -> Outcome {
     let stream = futures::stream::iter(batches.into_iter().map(Ok));
     let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
     Outcome::Rows { schema, stream, tag }
+}
+
+/// The same rows, computed in a task of their own: who waits for them can be stopped while it computes. The task ends with the stream.
+fn apart(mut rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    let mut apart = RecordBatchReceiverStreamBuilder::new(rows.schema(), 1);
+    let to = apart.tx();
+    apart.spawn(async move {
+        while let Some(batch) = rows.next().await {
+            // Nobody waits any more, or it has ended with an error.
+            let failed = batch.is_err();
+            if to.send(batch).await.is_err() || failed {
+                break;
+            }
+        }
+        Ok(())
+    });
+    apart.build()
 }
 
 impl SqlSession {
@@ -189,6 +207,7 @@ impl SqlSession {
     }
 
     fn cx(&self) -> Cx<'_> {
+        self.shared.choose(&self.settings);
         Cx {
             context: &self.context,
             shared: &self.shared,
@@ -303,8 +322,8 @@ impl SqlSession {
         let text = |name: &str| Some(Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)])) as SchemaRef);
         Ok(match statement {
             ast::Statement::Query(query) => {
-                let columns = schema(&cx.plan_query(query).await?);
-                columns.map(|c| names::named(query, &c))
+                let plan = cx.plan_query(query).await?;
+                schema(&plan).map(|c| origins::marked(&plan, &names::named(query, &c), &self.shared))
             }
             ast::Statement::Explain { .. } => Some(explain::schema()),
             ast::Statement::Insert(insert) => returning(&cx.plan_insert(insert).await?.0, &insert.returning)?,
@@ -633,9 +652,9 @@ impl SqlSession {
     /// A query's rows. A small answer is gathered first; a large one goes out as it comes.
     async fn query(&mut self, query: &ast::Query, work: &Arc<Work>, alone: bool) -> Result<Outcome, SqlError> {
         let plan = self.cx().plan_query(query).await?;
-        let frame = self.context.execute_logical_plan(plan).await?;
-        let stream = frame.execute_stream().await?;
-        let schema = names::named(query, &stream.schema());
+        let frame = self.context.execute_logical_plan(plan.clone()).await?;
+        let stream = apart(frame.execute_stream().await?);
+        let schema = origins::marked(&plan, &names::named(query, &stream.schema()), &self.shared);
         let renamed = Arc::clone(&schema);
         let mut stream = stream.map(move |batch| {
             let batch = batch?;

@@ -3,7 +3,8 @@
 use super::aggregate::AggregatePushdown;
 use super::catalog::Catalog;
 use super::proofs::{self, Proofs};
-use super::system::{System, functions};
+use super::settings::Settings;
+use super::system::{Objects, System, constants, functions, oids};
 use super::table::FluenceTable;
 use super::work::Work;
 use crate::error::SqlError;
@@ -47,6 +48,10 @@ pub(crate) struct Shared {
     /// What the client calls the database.
     pub(crate) database: String,
     current: Mutex<Current>,
+    /// What the session has chosen, as it last planned.
+    settings: Mutex<Settings>,
+    /// What has an OID, of the catalogue that was asked for last.
+    objects: Mutex<Option<(Arc<Catalog>, Arc<Objects>)>>,
     state: OnceLock<Weak<parking::State>>,
 }
 
@@ -61,6 +66,38 @@ impl Shared {
     }
     pub(crate) fn set(&self, current: Current) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+    /// What the session has chosen.
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Notes what the session has chosen.
+    pub(crate) fn choose(&self, settings: &Settings) {
+        let mut known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != *settings {
+            *known = settings.clone();
+        }
+    }
+    /// Everything of a catalogue that has an OID.
+    pub(crate) fn objects(&self, catalog: &Arc<Catalog>) -> Arc<Objects> {
+        let mut known = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((of, objects)) if Arc::ptr_eq(of, catalog) => Arc::clone(objects),
+            _ => {
+                let objects = Arc::new(Objects::of(catalog));
+                *known = Some((Arc::clone(catalog), Arc::clone(&objects)));
+                objects
+            }
+        }
+    }
+    /// The planner's state, as it is now.
+    ///
+    /// # Errors
+    /// The session has ended.
+    pub(crate) fn state(&self) -> Result<SessionState> {
+        let state = self.state.get().and_then(Weak::upgrade);
+        let state = state.ok_or_else(|| DataFusionError::Internal("the session has ended".to_owned()))?;
+        Ok(state.read().clone())
     }
 }
 
@@ -94,9 +131,7 @@ impl SchemaProvider for Tables {
             return Ok(Some(Arc::new(FluenceTable::new(def, store, work, catalog, proofs, self.whole, pushdown))));
         }
         let Some(query) = catalog.views.get(name) else { return Ok(None) };
-        let state = self.shared.state.get().and_then(Weak::upgrade);
-        let state = state.ok_or_else(|| DataFusionError::Internal("the session has ended".to_owned()))?;
-        let state = state.read().clone();
+        let state = self.shared.state()?;
         let plan = super::arithmetic::settled(state.create_logical_plan(query).await?)?;
         Ok(Some(Arc::new(ViewTable::new(plan, Some(query.clone())))))
     }
@@ -187,6 +222,8 @@ pub(crate) fn planner(
         proofs,
         database: database.clone(),
         current: Mutex::new(current),
+        settings: Mutex::default(),
+        objects: Mutex::default(),
         state: OnceLock::new(),
     });
     let _ = shared.state.set(context.state_weak_ref());
@@ -200,21 +237,16 @@ pub(crate) fn planner(
     context.register_catalog(&database, Arc::new(catalog));
     datafusion_pg_catalog::setup_pg_catalog(&context, &database, EmptyContextProvider)
         .map_err(|e| SqlError::from(*e))?;
+    constants::register(&context);
     functions::register(&context, &shared);
+    oids::register(&context, &shared);
     context.register_udf(version());
-    context.register_udf(to_regtype());
     context.register_udf(super::json::build_object());
     super::text::readers().for_each(|reader| context.register_udf(reader.as_ref().clone()));
     if let Some(variance) = context.state().aggregate_functions().get("var_samp") {
         context.register_udaf(variance.as_ref().clone().with_aliases(["variance"]));
     }
     Ok((context, shared))
-}
-
-/// `to_regtype(name)`: NULL, for there are no types beyond the built-in ones, which nobody asks for so.
-fn to_regtype() -> ScalarUDF {
-    let run = |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::Int32(None)));
-    create_udf("to_regtype", vec![DataType::Utf8], DataType::Int32, Volatility::Stable, Arc::new(run))
 }
 
 /// `version()`, in the form that drivers read.

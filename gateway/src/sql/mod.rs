@@ -10,6 +10,7 @@
 //! Source  DESIGN section 10
 
 pub(crate) mod aggregate;
+pub(crate) mod aliases;
 pub(crate) mod arithmetic;
 pub(crate) mod bytea;
 pub mod catalog;
@@ -21,6 +22,7 @@ pub(crate) mod filter;
 pub(crate) mod include;
 pub(crate) mod json;
 pub(crate) mod names;
+pub(crate) mod origins;
 pub(crate) mod overflow;
 pub(crate) mod params;
 pub(crate) mod proofs;
@@ -41,8 +43,6 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
-use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
-use std::sync::OnceLock;
 
 /// Longest text of statements, in bytes.
 pub const SQL_BYTES_MAX: usize = 16 << 20;
@@ -79,13 +79,6 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Statement>, SqlError> {
         let why = format!("{} bytes of SQL, at most {SQL_BYTES_MAX} are taken at once", text.len());
         return Err(SqlError::new(SqlState::ProgramLimitExceeded, why));
     }
-    if asks_catalog(text) {
-        // What tools ask of the system catalogue is put into words that the planner knows. These rules change what a query means, so
-        // they are kept away from all others.
-        static COMPAT: OnceLock<PostgresCompatibilityParser> = OnceLock::new();
-        let parsed = COMPAT.get_or_init(PostgresCompatibilityParser::new).parse(text).map_err(|e| syntax(&e))?;
-        return Ok(parsed.into_iter().map(Statement).collect());
-    }
     // MOVE has the words of FETCH, which the parser knows.
     let words = text.trim_start();
     if let Some(rest) = words.get(..5).filter(|w| w.eq_ignore_ascii_case("move ")).and(words.get(5..)) {
@@ -103,7 +96,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Statement>, SqlError> {
         None => parser.try_with_sql(text),
     };
     let parsed = parser.and_then(|mut p| p.parse_statements()).map_err(|e| syntax(&e))?;
-    Ok(parsed.into_iter().map(Statement).collect())
+    Ok(parsed.into_iter().map(system::words::known).map(Statement).collect())
 }
 
 /// What stands for the place where FETCH puts a row, in a MOVE: it has the words of FETCH.
@@ -112,14 +105,6 @@ const MOVE: &str = "fluence_move";
 /// Whether that is a MOVE.
 pub(crate) fn is_move(into: &ast::ObjectName) -> bool {
     into.to_string() == MOVE
-}
-
-/// Whether a text reads the system catalogue.
-fn asks_catalog(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    ["pg_catalog", "pg_class", "pg_type", "pg_namespace", "pg_attribute", "pg_database", "regclass", "pg_settings"]
-        .iter()
-        .any(|name| lower.contains(name))
 }
 
 /// Whether a text is whole statements: it ends with a semicolon that stands in no string, comment or name.

@@ -3,13 +3,24 @@
 //! Source  PostgreSQL 15, `FigureColname`
 
 use super::fold;
+use super::system::words::TWIN;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::sql::sqlparser::ast::{Expr, Query, SelectItem, SetExpr};
+use datafusion::sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Query, SelectItem, SetExpr,
+};
 use std::sync::Arc;
 
 /// The columns of a query's answer under the names that a client expects.
 pub(crate) fn named(query: &Query, schema: &SchemaRef) -> SchemaRef {
-    let Some(names) = names(&query.body, schema.fields().len()) else { return Arc::clone(schema) };
+    let width = schema.fields().len();
+    let names = match names(&query.body, width) {
+        Some(names) => names,
+        None if has_twins(&query.body) => {
+            let own = |f: &Arc<Field>| f.name().strip_prefix(TWIN).map(str::to_owned);
+            schema.fields().iter().map(own).collect()
+        }
+        None => return Arc::clone(schema),
+    };
     let fields: Vec<Field> = schema
         .fields()
         .iter()
@@ -20,6 +31,14 @@ pub(crate) fn named(query: &Query, schema: &SchemaRef) -> SchemaRef {
         })
         .collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// Whether a column stands beside all columns of its table, under a name that nobody gave it.
+fn has_twins(body: &SetExpr) -> bool {
+    let SetExpr::Select(select) = body else { return false };
+    let twin =
+        |item: &SelectItem| matches!(item, SelectItem::ExprWithAlias { alias, .. } if alias.value.starts_with(TWIN));
+    select.projection.iter().any(twin)
 }
 
 /// A name for each item that has none of its own; `None` where the items are not the columns one by one.
@@ -41,11 +60,35 @@ fn names(body: &SetExpr, width: usize) -> Option<Vec<Option<String>>> {
     }
 }
 
+fn arg(list: &FunctionArgumentList, at: usize) -> Option<&Expr> {
+    match list.args.get(at)? {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    }
+}
+
 fn name(expr: &Expr) -> Option<String> {
     Some(match expr {
         Expr::Identifier(ident) => fold(ident),
         Expr::CompoundIdentifier(parts) => fold(parts.last()?),
-        Expr::Function(function) => function.name.0.last()?.as_ident().map(fold)?,
+        Expr::Function(function) => {
+            let name = function.name.0.last()?.as_ident().map(fold)?;
+            // What stands for a call or a cast of the catalogue has its name.
+            let (kind, of) = match &function.args {
+                FunctionArguments::List(list) if name.starts_with("fluence_") => (arg(list, 0), arg(list, 1)),
+                _ => (None, None),
+            };
+            match (name.as_str(), kind, of) {
+                ("fluence_oid_of" | "fluence_name_of", Some(Expr::Value(kind)), Some(Expr::Cast { expr: of, .. })) => {
+                    self::name(of).or_else(|| kind.value.clone().into_string())?
+                }
+                ("fluence_oid_if", Some(Expr::Value(kind)), _) => format!("to_{}", kind.value.clone().into_string()?),
+                ("fluence_array_text", ..) => "array_to_string".to_owned(),
+                ("fluence_types_of", ..) => "pg_get_function_arguments".to_owned(),
+                ("fluence_result_of", ..) => "pg_get_function_result".to_owned(),
+                _ => name,
+            }
+        }
         Expr::Nested(inner) => name(inner)?,
         Expr::Cast { expr, data_type, .. } => name(expr).unwrap_or_else(|| {
             let ty = data_type.to_string().to_lowercase();
@@ -84,6 +127,10 @@ mod tests {
                 vec!["count", "-", "b", "?column?", "x", "int8", "case"],
             ),
             ("(SELECT max(x) FROM a) UNION SELECT 1", vec!["max"]),
+            (
+                "SELECT array_to_string(relacl, ','), oid::regclass, 'x'::regclass, to_regclass('x') FROM pg_class",
+                vec!["array_to_string", "oid", "regclass", "to_regclass"],
+            ),
         ] {
             let parsed = super::super::parse(sql).unwrap().pop().unwrap().0;
             let Statement::Query(query) = parsed else { panic!("{sql}") };

@@ -7,7 +7,7 @@
 //! Settings   `current_setting('x')` is what the session has chosen.
 //! Subscripts `generate_subscripts(a, 1)` are the numbers of a's elements: from 0 for the vectors of the catalogue, else from 1.
 //! Arrays     `ARRAY(SELECT x ..)` without an order is what array_agg gathers. `reloptions || ..`, which psql asks and nothing here has, is reloptions.
-//! One        a value looked up in the catalogue is the greatest of one.
+//! Escapes    LIKE .. ESCAPE '/' of a pattern in literals is written with backslashes.
 //! Texts      a cast to UUID or JSON is a call of the function that reads it.
 
 use super::ddl::parse_expr;
@@ -43,7 +43,12 @@ impl Words<'_> {
         let Some((name, args)) = plain_call(call) else { return Ok(None) };
         match (name.as_str(), args.as_slice()) {
             ("pg_backend_pid", []) => parse_expr(&format!("CAST({} AS INT)", self.number)).map(Some),
-            ("current_setting", [Expr::Value(setting), missing @ ..]) => {
+            ("current_setting", [setting, missing @ ..]) => {
+                let setting = match setting {
+                    Expr::Cast { expr, .. } => &**expr,
+                    other => *other,
+                };
+                let Expr::Value(setting) = setting else { return Ok(None) };
                 let Value::SingleQuotedString(setting) = &setting.value else { return Ok(None) };
                 let known = self.settings.get(&setting.to_lowercase());
                 let missing_ok = matches!(missing, [Expr::Value(v)] if matches!(v.value, Value::Boolean(true)));
@@ -95,6 +100,9 @@ impl VisitorMut for Words<'_> {
                     Err(error) => return ControlFlow::Break(error),
                 }
             }
+            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+                escaped(pattern, escape_char);
+            }
             Expr::Identifier(ident) if ident.quote_style.is_none() && is_user(&fold(ident)) => {
                 *expr = Expr::Value(Value::SingleQuotedString(self.user.to_owned()).into());
             }
@@ -109,21 +117,11 @@ impl VisitorMut for Words<'_> {
             {
                 *expr = Expr::Value(Value::SingleQuotedString(self.user.to_owned()).into());
             }
-            Expr::Function(call) if array_of_query(call).is_some_and(|q| q.order_by.is_some()) => {
-                let why = SqlError::unsupported("ARRAY(SELECT .. ORDER BY ..)");
-                return ControlFlow::Break(why.hint("write (SELECT array_agg(x ORDER BY ..) FROM ..)"));
-            }
-            Expr::Function(call) if array_of_query(call).is_some() => {
-                let query = array_of_query(call).map(ToString::to_string).unwrap_or_default();
-                let text = format!(
-                    "(SELECT coalesce(array_agg(fluence_item), make_array()) FROM ({query}) AS fluence_items(fluence_item))"
-                );
-                match parse_expr(&text) {
-                    Ok(instead) => *expr = instead,
-                    Err(error) => return ControlFlow::Break(error),
-                }
-            }
-            Expr::Subquery(query) => one_of_catalogue(query),
+            Expr::Function(call) if array_of_query(call).is_some() => match array_of_query(call).map(gathered) {
+                Some(Ok(instead)) => *expr = instead,
+                Some(Err(error)) => return ControlFlow::Break(error),
+                None => {}
+            },
             Expr::Function(call) => match self.call(call) {
                 Ok(Some(instead)) => *expr = instead,
                 Ok(None) => {}
@@ -135,34 +133,42 @@ impl VisitorMut for Words<'_> {
     }
 }
 
-/// A value that is looked up in the catalogue for each row: there is one at most, which the planner must be told by an aggregate.
-fn one_of_catalogue(query: &mut Query) {
-    let plain = query.order_by.is_none() && query.limit_clause.is_none() && query.with.is_none();
-    let SetExpr::Select(select) = &mut *query.body else { return };
-    let of_catalogue = |table: &ast::TableFactor| match table {
-        ast::TableFactor::Table { name, .. } => {
-            name.0.last().and_then(|p| p.as_ident()).is_some_and(|n| fold(n).starts_with("pg_"))
+/// Has the pattern of a LIKE be escaped by backslashes, where it is made of literals and each escape stands before what it escapes.
+fn escaped(pattern: &mut Expr, escape: &mut Option<ast::ValueWithSpan>) {
+    struct Literals(char, bool);
+    impl VisitorMut for Literals {
+        type Break = ();
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Value(value) => {
+                    let Value::SingleQuotedString(text) = &mut value.value else { return ControlFlow::Break(()) };
+                    let (mut out, mut chars) = (String::new(), text.chars());
+                    while let Some(c) = chars.next() {
+                        match c {
+                            c if c == self.0 => match chars.next() {
+                                Some(next) => out.extend(['\\', next]),
+                                None => return ControlFlow::Break(()),
+                            },
+                            '\\' => out.push_str("\\\\"),
+                            c => out.push(c),
+                        }
+                    }
+                    *text = out;
+                }
+                Expr::Cast { .. } | Expr::Nested(_) | Expr::BinaryOp { op: BinaryOperator::StringConcat, .. } => {}
+                _ => self.1 = true,
+            }
+            if self.1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         }
-        _ => false,
-    };
-    let catalogue = !select.from.is_empty()
-        && select.from.iter().all(|f| of_catalogue(&f.relation) && f.joins.iter().all(|j| of_catalogue(&j.relation)));
-    let grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(by, _) if by.is_empty());
-    if !plain || !catalogue || grouped || select.distinct.is_some() || select.selection.is_none() {
-        return;
     }
-    if let [SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }] = select.projection.as_mut_slice()
-        && !is_aggregate(expr)
-        && let Ok(one) = parse_expr(&format!("max({expr})"))
-    {
-        *expr = one;
+    let by = escape.as_ref().and_then(|e| e.value.clone().into_string()).filter(|e| e != "\\");
+    let mut by = by.iter().flat_map(|e| e.chars());
+    let (Some(by), None) = (by.next(), by.next()) else { return };
+    let mut instead = pattern.clone();
+    if instead.visit(&mut Literals(by, false)).is_continue() {
+        *pattern = instead;
+        *escape = None;
     }
-}
-
-/// Whether an expression gathers rows, as far as its name tells.
-fn is_aggregate(expr: &Expr) -> bool {
-    let names = ["count", "max", "min", "sum", "array_agg", "string_agg", "bool_and", "bool_or", "coalesce"];
-    matches!(expr, Expr::Function(call) if names.contains(&call.name.to_string().to_lowercase().as_str()))
 }
 
 fn array_of_query(call: &ast::Function) -> Option<&Query> {
@@ -170,6 +176,72 @@ fn array_of_query(call: &ast::Function) -> Option<&Query> {
         ast::FunctionArguments::Subquery(query) if call.name.to_string().eq_ignore_ascii_case("array") => Some(query),
         _ => None,
     }
+}
+
+/// `ARRAY(SELECT ..)` in words of an aggregate, which gathers in the query's order.
+fn gathered(query: &Query) -> Result<Expr, SqlError> {
+    let refused = || {
+        let why = SqlError::unsupported("ARRAY(SELECT .. ORDER BY ..) of more than one query without groups");
+        why.hint("write (SELECT array_agg(x ORDER BY ..) FROM ..)")
+    };
+    if let Some(array) = unnested(query) {
+        return Ok(array.clone());
+    }
+    let Some(order) = &query.order_by else {
+        return parse_expr(&format!(
+            "(SELECT coalesce(array_agg(fluence_item), make_array()) FROM ({query}) AS fluence_items(fluence_item))"
+        ));
+    };
+    let plain = query.limit_clause.is_none() && query.fetch.is_none() && query.with.is_none();
+    let (SetExpr::Select(select), ast::OrderByKind::Expressions(order)) = (&*query.body, &order.kind) else {
+        return Err(refused());
+    };
+    let grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(by, _) if by.is_empty());
+    let (item, alias) = match select.projection.as_slice() {
+        [SelectItem::UnnamedExpr(item)] => (item, None),
+        [SelectItem::ExprWithAlias { expr, alias }] => (expr, Some(alias)),
+        _ => return Err(refused()),
+    };
+    if !plain || grouped || select.distinct.is_some() {
+        return Err(refused());
+    }
+    // By number or name, the one column.
+    let keys = order.iter().map(|key| {
+        let mut key = key.clone();
+        let own = match &key.expr {
+            Expr::Value(number) => number.value.to_string() == "1",
+            Expr::Identifier(name) => alias.is_some_and(|a| fold(a) == fold(name)),
+            _ => false,
+        };
+        if own {
+            key.expr = item.clone();
+        }
+        key.to_string()
+    });
+    let call = format!("array_agg({item} ORDER BY {})", keys.collect::<Vec<_>>().join(", "));
+    let mut select = select.clone();
+    select.projection = vec![SelectItem::UnnamedExpr(parse_expr(&format!("coalesce({call}, make_array())"))?)];
+    parse_expr(&format!("({select})"))
+}
+
+/// The array of which `SELECT x FROM unnest(array) AS t(x)` has the items.
+fn unnested(query: &Query) -> Option<&Expr> {
+    let (SetExpr::Select(select), None) = (&*query.body, &query.order_by) else { return None };
+    let ([from], [SelectItem::UnnamedExpr(Expr::Identifier(item))]) = (&*select.from, &*select.projection) else {
+        return None;
+    };
+    let (array, alias) = match &from.relation {
+        ast::TableFactor::UNNEST { array_exprs, alias: Some(alias), .. } => (array_exprs.first()?, alias),
+        ast::TableFactor::Table { name, args: Some(args), alias: Some(alias), .. } if name.to_string() == "unnest" => {
+            match args.args.as_slice() {
+                [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(array))] => (array, alias),
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    let named = alias.columns.first().map_or(&alias.name, |column| &column.name);
+    (from.joins.is_empty() && select.selection.is_none() && fold(named) == fold(item)).then_some(array)
 }
 
 fn is_user(name: &str) -> bool {

@@ -27,6 +27,19 @@ const REPORTED: [&str; 8] = [
     "TimeZone",
 ];
 
+/// Settings that tell what the server is.
+const FIXED: [&str; 9] = [
+    "block_size",
+    "integer_datetimes",
+    "is_superuser",
+    "max_function_args",
+    "max_identifier_length",
+    "max_index_keys",
+    "server_encoding",
+    "server_version",
+    "server_version_num",
+];
+
 /// Whether a line about the proof follows every answer.
 pub(crate) const NOTICES: &str = "fluence.notices";
 
@@ -39,17 +52,23 @@ impl Default for Settings {
     fn default() -> Self {
         let known = [
             ("application_name", ""),
+            ("block_size", "8192"),
             ("bytea_output", "hex"),
             ("client_encoding", "UTF8"),
             ("client_min_messages", "notice"),
             ("datestyle", "ISO, MDY"),
+            ("default_table_access_method", "heap"),
+            ("default_tablespace", ""),
             ("default_transaction_isolation", "serializable"),
             (READ_ONLY, "off"),
             ("extra_float_digits", "1"),
             ("integer_datetimes", "on"),
             ("intervalstyle", "postgres"),
             ("is_superuser", "on"),
+            ("jit", "off"),
+            ("max_function_args", "100"),
             ("max_identifier_length", "128"),
+            ("max_index_keys", "32"),
             ("search_path", "\"$user\", public"),
             ("server_encoding", "UTF8"),
             ("server_version", "15.0"),
@@ -69,6 +88,16 @@ impl Default for Settings {
 impl Settings {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// Each with its name, its value, the one that it begins with, and whether it can be chosen.
+    pub(crate) fn all(&self) -> Vec<(String, String, String, bool)> {
+        let first = Self::default();
+        let one = |(name, value): (&String, &String)| {
+            let begins = first.get(name).unwrap_or_default().to_owned();
+            (name.clone(), value.clone(), begins, !FIXED.contains(&name.as_str()))
+        };
+        self.0.iter().map(one).collect()
     }
 
     /// What the client is to be told of, that was otherwise before.
@@ -176,7 +205,7 @@ impl Settings {
             "standard_conforming_strings" if matches!(value.as_str(), "off" | "false" | "0") => {
                 refuse("strings are always standard conforming")
             }
-            "server_version" | "server_version_num" | "server_encoding" | "integer_datetimes" | "is_superuser" => {
+            _ if FIXED.contains(&name.as_str()) => {
                 Err(SqlError::new(SqlState::InvalidParameter, format!("parameter \"{name}\" cannot be changed")))
             }
             PROOF if !matches!(value.as_str(), "native" | "groth16") => {

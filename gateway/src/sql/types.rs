@@ -232,7 +232,15 @@ pub(crate) fn cast_name(ty: &DataType) -> Option<String> {
     })
 }
 
-/// The Arrow type that a cast in SQL names, where it is one of [`cast_name`]'s.
+/// The Arrow type that a cast in SQL names, where it is one of [`cast_name`]'s, an OID, or an array of such.
 pub(crate) fn cast_type(ty: &ast::DataType) -> Option<DataType> {
-    declared(ty).ok().map(|d| d.sql.data_type(d.ty))
+    match ty {
+        ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(item, _)) => {
+            Some(DataType::List(Arc::new(Field::new_list_field(cast_type(item)?, true))))
+        }
+        ast::DataType::Custom(name, _) if matches!(name.0.last(), Some(last) if last.to_string() == "oid") => {
+            Some(DataType::Int32)
+        }
+        _ => declared(ty).ok().map(|d| d.sql.data_type(d.ty)),
+    }
 }

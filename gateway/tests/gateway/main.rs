@@ -4,6 +4,7 @@
 #[path = "../../../client/tests/network/local.rs"]
 mod local;
 
+mod catalogue;
 mod concurrent;
 mod cursors;
 mod ddl;

@@ -155,7 +155,12 @@ async fn the_catalogue_knows_keys_indexes_and_checks() {
         [r#"{"a" : 1, "b" : null, "c" : "x\""}"#]
     );
     assert_eq!(rows(s, "SELECT ARRAY(SELECT a FROM (VALUES (2)) AS v(a))").await, ["[2]"]);
-    assert_eq!(state(s, "SELECT ARRAY(SELECT a FROM (VALUES (2), (1)) AS v(a) ORDER BY a)").await, "0A000");
+    assert_eq!(rows(s, "SELECT ARRAY(SELECT a FROM (VALUES (2), (1)) AS v(a) ORDER BY a)").await, ["[1, 2]"]);
+    assert_eq!(
+        rows(s, "SELECT ARRAY(SELECT abs(a) AS b FROM (VALUES (1), (-2)) AS v(a) ORDER BY b DESC)").await,
+        ["[2, 1]"]
+    );
+    assert_eq!(state(s, "SELECT ARRAY(SELECT a FROM (VALUES (2), (1)) AS v(a) ORDER BY a LIMIT 1)").await, "0A000");
     assert_eq!(
         rows(s, "SELECT a, a::text, (a + 1)::text, a + 1, a::bigint + 1 FROM (VALUES (2)) AS v(a)").await,
         ["2|2|3|3|3"]

@@ -21,7 +21,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// A name as SQL would have it written: in quotes only where it must be.
-fn written(name: &str) -> String {
+pub(super) fn written(name: &str) -> String {
     let plain =
         name.chars().enumerate().all(|(i, c)| c.is_ascii_lowercase() || c == '_' || i > 0 && c.is_ascii_digit());
     if plain && !name.is_empty() { name.to_owned() } else { quote(name) }
@@ -52,7 +52,8 @@ fn index_of(objects: &Objects, oid: i64, column: Option<i64>) -> Option<String> 
     }
 }
 
-fn constraint_of(objects: &Objects, oid: i64) -> Option<String> {
+/// `pretty`: without the second parentheses around a check.
+fn constraint_of(objects: &Objects, oid: i64, pretty: bool) -> Option<String> {
     let constraint = objects.constraints.iter().find(|c| i64::from(c.oid) == oid)?;
     let names = || {
         let shown: Vec<_> = constraint.table.visible().collect();
@@ -60,6 +61,7 @@ fn constraint_of(objects: &Objects, oid: i64) -> Option<String> {
         constraint.columns.iter().filter_map(name).collect::<Vec<_>>().join(", ")
     };
     Some(match (&constraint.check, constraint.kind) {
+        (Some(check), _) if pretty => format!("CHECK ({check})"),
         (Some(check), _) => format!("CHECK (({check}))"),
         (None, "p") => format!("PRIMARY KEY ({})", names()),
         _ => format!("UNIQUE ({})", names()),
@@ -99,6 +101,8 @@ enum Of {
     Serial,
     /// The text that is given, which is how expressions are kept.
     Expr,
+    /// What the session has chosen, by a name that is no literal.
+    Setting,
     /// There are no comments.
     Comment(&'static str),
     /// Whether a relation's name needs no schema before it.
@@ -108,14 +112,20 @@ enum Of {
 }
 
 impl Of {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 22] = [
+        Self::Setting,
         Self::Visible,
         Self::Known("pg_collation_is_visible"),
         Self::Known("pg_conversion_is_visible"),
         Self::Known("pg_function_is_visible"),
         Self::Known("pg_opclass_is_visible"),
         Self::Known("pg_operator_is_visible"),
+        Self::Known("pg_opfamily_is_visible"),
+        Self::Known("pg_statistics_obj_is_visible"),
         Self::Known("pg_ts_config_is_visible"),
+        Self::Known("pg_ts_dict_is_visible"),
+        Self::Known("pg_ts_parser_is_visible"),
+        Self::Known("pg_ts_template_is_visible"),
         Self::Known("pg_type_is_visible"),
         Self::Index,
         Self::Constraint,
@@ -159,6 +169,7 @@ impl ScalarUDFImpl for Definition {
             Of::View => "pg_get_viewdef",
             Of::Serial => "pg_get_serial_sequence",
             Of::Expr => "pg_get_expr",
+            Of::Setting => "current_setting",
             Of::Comment(name) | Of::Known(name) => name,
             Of::Visible => "pg_table_is_visible",
         }
@@ -172,7 +183,7 @@ impl ScalarUDFImpl for Definition {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let rows = args.number_rows;
-        let objects = Objects::of(&self.shared.get().catalog);
+        let objects = self.shared.objects(&self.shared.get().catalog);
         if matches!(self.of, Of::Known(_)) {
             return Ok(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true))));
         }
@@ -188,6 +199,10 @@ impl ScalarUDFImpl for Definition {
         let out: StringArray = match self.of {
             Of::Comment(_) => (0..rows).map(|_| None::<String>).collect(),
             Of::Expr => texts(0)?.as_string::<i32>().clone(),
+            Of::Setting => {
+                let settings = self.shared.settings();
+                texts(0)?.as_string::<i32>().iter().map(|name| settings.get(&name?.to_lowercase())).collect()
+            }
             Of::Serial => {
                 let (tables, columns) = (texts(0)?, texts(1)?);
                 let (tables, columns) = (tables.as_string::<i32>(), columns.as_string::<i32>());
@@ -200,12 +215,14 @@ impl ScalarUDFImpl for Definition {
                 let oids = numbers(0)?;
                 let with_column = arrays.len() > 1 && arrays[1].data_type().is_integer();
                 let columns = if with_column { numbers(1)? } else { vec![None; oids.len()] };
-                let one = |(oid, column): (Option<i64>, Option<i64>)| match self.of {
+                let flags = arrays.get(1).and_then(|a| a.as_boolean_opt());
+                let pretty = |row: usize| flags.is_some_and(|f| f.is_valid(row) && f.value(row));
+                let one = |(row, (oid, column)): (usize, (Option<i64>, Option<i64>))| match self.of {
                     Of::Index => index_of(&objects, oid?, column),
-                    Of::Constraint => constraint_of(&objects, oid?),
+                    Of::Constraint => constraint_of(&objects, oid?, pretty(row)),
                     _ => view_of(&objects, oid?),
                 };
-                oids.into_iter().zip(columns).map(one).collect()
+                oids.into_iter().zip(columns).enumerate().map(one).collect()
             }
         };
         debug_assert!(arrays.is_empty() || out.len() == arrays[0].len());

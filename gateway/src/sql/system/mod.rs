@@ -3,16 +3,22 @@
 //! ```text
 //! Catalog ── Objects (an OID for each) ─┬─ pg          pg_class, pg_attribute, pg_index, pg_constraint, ..
 //!                                       ├─ information information_schema
-//!                                       └─ functions   pg_get_indexdef(), pg_get_constraintdef(), ..
-//! all else (types, operators, functions) ── datafusion-pg-catalog
+//!                                       ├─ functions   pg_get_indexdef(), pg_get_constraintdef(), ..
+//!                                       └─ oids        'books'::regclass, 23::regtype::text
+//! statement ── words (what the planner knows) ── plan ── nested (subqueries that it does not join)
+//! all else (types, operators, functions) ── datafusion-pg-catalog; constants for functions of which nothing is here
 //! ```
 //! OIDs    a hash of kind and name, so that they stay what they are while other objects come and go, and two gateways agree.
 //! Source  PostgreSQL 15, "System Catalogs", "The Information Schema"
 
+pub(super) mod constants;
 pub(super) mod functions;
 mod information;
+pub(super) mod nested;
+pub(super) mod oids;
 mod pg;
 mod rows;
+pub(super) mod words;
 
 use super::catalog::{Catalog, ColumnDef, IndexDef, TableDef};
 use super::types::field_of;
@@ -37,7 +43,7 @@ const FIRST: u32 = 16_384;
 
 /// What a relation is.
 #[derive(Clone)]
-pub(super) enum What {
+pub(crate) enum What {
     Table(Arc<TableDef>),
     View(String),
     /// The index of a primary key, or another.
@@ -47,14 +53,14 @@ pub(super) enum What {
 }
 
 /// A relation.
-pub(super) struct Object {
+pub(crate) struct Object {
     pub(super) oid: u32,
     pub(super) name: String,
     pub(super) what: What,
 }
 
 /// A rule of a table.
-pub(super) struct Constraint {
+pub(crate) struct Constraint {
     pub(super) oid: u32,
     pub(super) name: String,
     pub(super) table: Arc<TableDef>,
@@ -68,7 +74,7 @@ pub(super) struct Constraint {
 }
 
 /// Everything that has an OID.
-pub(super) struct Objects {
+pub(crate) struct Objects {
     pub(super) relations: Vec<Object>,
     pub(super) constraints: Vec<Constraint>,
 }
@@ -103,6 +109,16 @@ pub(super) fn sequence_name(def: &TableDef, column: &ColumnDef) -> String {
 pub(super) fn number(def: &TableDef, physical: &str) -> i32 {
     let at = def.visible().position(|c| c.physical == physical);
     at.and_then(|at| i32::try_from(at + 1).ok()).unwrap_or(0)
+}
+
+/// The number of a column that is shown, from 1, by its name.
+pub(super) fn column_number(def: &TableDef, name: &str) -> Option<i32> {
+    def.visible().position(|c| c.name == name).and_then(|at| i32::try_from(at + 1).ok())
+}
+
+/// The OID of a relation by its name; 0 where there is none.
+pub(super) fn oid_of(objects: &Objects, name: &str) -> u32 {
+    objects.oid(name)
 }
 
 /// The name of a column that is shown, by its name in the sealed schema.
@@ -235,10 +251,10 @@ impl SchemaProvider for System {
         };
         if own {
             let columns = self.columns(&catalog).await;
-            let objects = Objects::of(&catalog);
+            let objects = self.shared.objects(&catalog);
             return match self.rest {
                 None => information::table(&name, &objects, &columns, &self.shared.database).map(Some),
-                Some(_) => pg::table(&name, &objects, &columns).map(Some),
+                Some(_) => pg::table(&name, &objects, &columns, &self.shared).map(Some),
             };
         }
         match &self.rest {

@@ -6,6 +6,8 @@ use super::{
     type_of,
 };
 use crate::sql::catalog::TableDef;
+use crate::sql::context::Shared;
+use crate::sql::settings::Settings;
 use datafusion::common::Result;
 use datafusion::datasource::TableProvider;
 use datafusion_pg_catalog::pg_catalog::PG_CATALOG_TABLES;
@@ -15,36 +17,64 @@ use std::sync::Arc;
 pub(super) const NAMES: &[&str] = &[
     "pg_attrdef",
     "pg_attribute",
+    "pg_authid",
     "pg_class",
     "pg_constraint",
+    "pg_database",
     "pg_index",
     "pg_indexes",
     "pg_namespace",
+    "pg_parameter_acl",
+    "pg_roles",
     "pg_sequence",
     "pg_sequences",
+    "pg_settings",
     "pg_tables",
+    "pg_user",
+    "pg_user_mappings",
     "pg_views",
 ];
 
 /// A table by name.
-pub(super) fn table(name: &str, objects: &Objects, columns: &Columns) -> Result<Arc<dyn TableProvider>> {
+pub(super) fn table(
+    name: &str,
+    objects: &Objects,
+    columns: &Columns,
+    shared: &Shared,
+) -> Result<Arc<dyn TableProvider>> {
     match name {
         "pg_attrdef" => attrdef(objects),
         "pg_attribute" => attribute(objects, columns),
+        "pg_authid" | "pg_roles" | "pg_user" => roles(name),
         "pg_class" => class(objects, columns),
         "pg_constraint" => constraint(objects),
+        "pg_database" => database(&shared.database),
         "pg_index" => index(objects),
         "pg_indexes" => indexes(objects),
         "pg_namespace" => namespace(),
+        "pg_parameter_acl" => of_rows(&[("oid", Kind::Oid), ("parname", Kind::Text), ("paracl", Kind::Names)], &[]),
         "pg_sequence" => sequence(objects),
         "pg_sequences" => sequences(objects),
+        "pg_settings" => settings(&shared.settings()),
         "pg_tables" => tables(objects),
+        "pg_user_mappings" => of_rows(
+            &[
+                ("umid", Kind::Oid),
+                ("srvid", Kind::Oid),
+                ("srvname", Kind::Text),
+                ("umuser", Kind::Oid),
+                ("usename", Kind::Text),
+            ],
+            &[],
+        ),
         _ => views(objects),
     }
 }
 
 /// Who owns everything.
-const OWNER: i32 = 10;
+pub(super) const OWNER: i32 = 10;
+/// The same by name.
+pub(super) const OWNER_NAME: &str = "fluence";
 /// btree, and the heap.
 const BTREE: i32 = 403;
 const HEAP: i32 = 2;
@@ -75,6 +105,27 @@ pub(super) fn is_information(oid: i64) -> bool {
 /// The OID of a view of the standard, by its place.
 fn view_oid(place: usize) -> u32 {
     FIRST - 1 - place as u32
+}
+
+/// Whether one of PostgreSQL's own tables has that name.
+pub(super) fn is_own(name: &str) -> bool {
+    PG_CATALOG_TABLES.contains(&name) || NAMES.contains(&name)
+}
+
+/// The OID of a table that describes, by its schema and name.
+pub(super) fn oid_of(space: &str, name: &str) -> Option<u32> {
+    match space {
+        "pg_catalog" => own_names().iter().position(|n| *n == name).map(|place| own_oid(name, place)),
+        "information_schema" => information::NAMES.iter().position(|n| *n == name).map(view_oid),
+        _ => None,
+    }
+}
+
+/// The name of such a table by its OID, with the schema where it is not in the search path.
+pub(super) fn name_of(oid: u32) -> Option<String> {
+    let view = || information::NAMES.iter().enumerate().find(|(place, _)| view_oid(*place) == oid);
+    let own = own_names().into_iter().enumerate().find(|(place, name)| own_oid(name, *place) == oid);
+    own.map(|(_, name)| name.to_owned()).or_else(|| view().map(|(_, name)| format!("information_schema.{name}")))
 }
 
 /// The names of PostgreSQL's own tables.
@@ -400,6 +451,112 @@ fn namespace() -> Result<Arc<dyn TableProvider>> {
     of_rows(&shape, &rows)
 }
 
+/// Who is there: the owner. The columns of `pg_authid`, `pg_roles` and `pg_user` begin with their first letters.
+fn roles(name: &str) -> Result<Arc<dyn TableProvider>> {
+    if name == "pg_user" {
+        let shape = [
+            ("usename", Kind::Text),
+            ("usesysid", Kind::Oid),
+            ("usecreatedb", Kind::Bool),
+            ("usesuper", Kind::Bool),
+            ("userepl", Kind::Bool),
+            ("usebypassrls", Kind::Bool),
+            ("passwd", Kind::Text),
+            ("valuntil", Kind::Text),
+            ("useconfig", Kind::Names),
+        ];
+        return of_rows(&shape, &[row![OWNER_NAME, OWNER, true, true, false, true, "********"]]);
+    }
+    let shape = [
+        ("oid", Kind::Oid),
+        ("rolname", Kind::Text),
+        ("rolsuper", Kind::Bool),
+        ("rolinherit", Kind::Bool),
+        ("rolcreaterole", Kind::Bool),
+        ("rolcreatedb", Kind::Bool),
+        ("rolcanlogin", Kind::Bool),
+        ("rolreplication", Kind::Bool),
+        ("rolbypassrls", Kind::Bool),
+        ("rolconnlimit", Kind::Int4),
+        ("rolpassword", Kind::Text),
+        ("rolvaliduntil", Kind::Text),
+        ("rolconfig", Kind::Names),
+    ];
+    of_rows(&shape, &[row![OWNER, OWNER_NAME, true, true, true, true, true, false, true, -1, "********"]])
+}
+
+fn database(name: &str) -> Result<Arc<dyn TableProvider>> {
+    let shape = [
+        ("oid", Kind::Oid),
+        ("datname", Kind::Text),
+        ("datdba", Kind::Oid),
+        ("encoding", Kind::Int4),
+        ("datlocprovider", Kind::Text),
+        ("datistemplate", Kind::Bool),
+        ("datallowconn", Kind::Bool),
+        ("datconnlimit", Kind::Int4),
+        ("datfrozenxid", Kind::Int4),
+        ("datminmxid", Kind::Int4),
+        ("dattablespace", Kind::Oid),
+        ("datcollate", Kind::Text),
+        ("datctype", Kind::Text),
+        ("daticulocale", Kind::Text),
+        ("datcollversion", Kind::Text),
+        ("datacl", Kind::Names),
+    ];
+    let oid = Oids::default().of("database", name);
+    let row = row![oid, name, OWNER, 6, "c", false, true, -1, 1, 1, 1663, "C.UTF-8", "C.UTF-8"];
+    of_rows(&shape, &[row])
+}
+
+fn settings(settings: &Settings) -> Result<Arc<dyn TableProvider>> {
+    let shape = [
+        ("name", Kind::Text),
+        ("setting", Kind::Text),
+        ("unit", Kind::Text),
+        ("category", Kind::Text),
+        ("short_desc", Kind::Text),
+        ("extra_desc", Kind::Text),
+        ("context", Kind::Text),
+        ("vartype", Kind::Text),
+        ("source", Kind::Text),
+        ("min_val", Kind::Text),
+        ("max_val", Kind::Text),
+        ("enumvals", Kind::Names),
+        ("boot_val", Kind::Text),
+        ("reset_val", Kind::Text),
+        ("sourcefile", Kind::Text),
+        ("sourceline", Kind::Int4),
+        ("pending_restart", Kind::Bool),
+    ];
+    let null = Cell::Null;
+    let of = |(name, value, begins, chosen): (String, String, String, bool)| {
+        let context = if chosen { "user" } else { "internal" };
+        let source = if value == begins { "default" } else { "session" };
+        let unit = (name == "statement_timeout").then_some("ms");
+        row![
+            name,
+            value,
+            unit,
+            "Customized Options",
+            "",
+            null.clone(),
+            context,
+            "string",
+            source,
+            null.clone(),
+            null.clone(),
+            null.clone(),
+            begins.clone(),
+            begins,
+            null.clone(),
+            null.clone(),
+            false
+        ]
+    };
+    of_rows(&shape, &settings.all().into_iter().map(of).collect::<Vec<_>>())
+}
+
 fn sequence(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
     let shape = [
         ("seqrelid", Kind::Oid),
@@ -421,7 +578,7 @@ fn sequence(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
 fn sequences(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
     let shape = [("schemaname", Kind::Text), ("sequencename", Kind::Text), ("sequenceowner", Kind::Text)];
     let of = |o: &Object| match &o.what {
-        What::Sequence(..) => Some(row!["public", o.name.as_str(), "fluence"]),
+        What::Sequence(..) => Some(row!["public", o.name.as_str(), OWNER_NAME]),
         _ => None,
     };
     of_rows(&shape, &objects.relations.iter().filter_map(of).collect::<Vec<_>>())
@@ -441,7 +598,7 @@ fn tables(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
     let indexed = |def: &TableDef| def.primary || !def.indexes.is_empty();
     let of = |o: &Object| match &o.what {
         What::Table(def) => {
-            Some(row!["public", o.name.as_str(), "fluence", Cell::Null, indexed(def), false, false, false])
+            Some(row!["public", o.name.as_str(), OWNER_NAME, Cell::Null, indexed(def), false, false, false])
         }
         _ => None,
     };
@@ -452,7 +609,7 @@ fn views(objects: &Objects) -> Result<Arc<dyn TableProvider>> {
     let shape =
         [("schemaname", Kind::Text), ("viewname", Kind::Text), ("viewowner", Kind::Text), ("definition", Kind::Text)];
     let of = |o: &Object| match &o.what {
-        What::View(query) => Some(row!["public", o.name.as_str(), "fluence", format!("{query};")]),
+        What::View(query) => Some(row!["public", o.name.as_str(), OWNER_NAME, format!("{query};")]),
         _ => None,
     };
     of_rows(&shape, &objects.relations.iter().filter_map(of).collect::<Vec<_>>())

@@ -40,7 +40,7 @@ pub(crate) const ROWS_MAX: usize = fluence_client::seal::SEGMENT_ROWS_MAX;
 /// What a statement works with.
 pub(crate) struct Cx<'a> {
     pub(crate) context: &'a SessionContext,
-    pub(crate) shared: &'a Shared,
+    pub(crate) shared: &'a Arc<Shared>,
     pub(crate) sequences: &'a Sequences,
     /// Who is connected.
     pub(crate) user: &'a str,
@@ -88,10 +88,17 @@ impl Cx<'_> {
     }
 
     pub(super) async fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan, SqlError> {
+        let Current { catalog, .. } = self.current();
+        let columns_of = |name: &ast::ObjectName| {
+            let def = catalog.tables.get(&crate::sql::relation(name).ok()?)?;
+            Some(def.visible().map(|c| c.name.clone()).collect())
+        };
+        crate::sql::aliases::tell_apart(&mut statement, &columns_of);
         crate::sql::rewrite::rewrite(&mut statement, self.user, self.number, self.settings)?;
         self.note_casts(crate::sql::params::casts(&mut statement)?);
         let state = self.context.state();
-        crate::sql::arithmetic::settled(state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await?)
+        let plan = state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await?;
+        crate::sql::arithmetic::settled(crate::sql::system::nested::looped(plan, self.shared)?)
     }
 
     pub(super) async fn plan_text(&self, text: &str) -> Result<LogicalPlan, SqlError> {
