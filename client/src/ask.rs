@@ -52,7 +52,12 @@ pub struct SessionOptions {
     pub grace: Duration,
     /// Whether queries first ask f + 1 members what is the newest (`fresh.rs` says what that gives). One round trip more for each query.
     pub fresh: bool,
+    /// Cells, of 256 bytes, that a scan asks for at once: what it holds in memory is some of these.
+    pub portion_cells: u64,
 }
+
+/// What scans ask for at once, unless told otherwise: 4 MiB.
+pub const PORTION_CELLS: u64 = 1 << 14;
 
 impl Default for SessionOptions {
     fn default() -> Self {
@@ -61,6 +66,7 @@ impl Default for SessionOptions {
             write_patience: Duration::from_secs(20),
             grace: Duration::from_secs(2),
             fresh: false,
+            portion_cells: PORTION_CELLS,
         }
     }
 }

@@ -2,24 +2,26 @@
 //!
 //! Why     a certificate shows that a root was certified, not that it is the last one. A member that serves an old one lies about nothing that
 //!         can be checked; a session refuses only what is older than it has seen itself.
-//! How     before it reads, the session asks f + 1 members for their latest certificate and takes the newest: no answer below that
-//!         height counts from then on. Of f + 1 members at least one is honest.
+//! How     beside what it reads, the session asks f + 1 members for their latest certificate and takes the newest: an answer at an older version
+//!         of the table does not count, and is read again. Of f + 1 members at least one is honest.
 //! Gives   the answer holds everything that the honest one among them had executed and seen certified. It is not more: a write that was
 //!         acknowledged elsewhere, and has not reached that member, may be missing. In clusters of fewer than four, f is 0, and there is
 //!         nothing to gain.
 //! Source  DESIGN section 7; `docs/protocol/cluster.md`, "What a client checks"
 
-use crate::ask::is_lie;
+use crate::ask::{is_lie, moved};
 use crate::error::ClientError;
-use crate::session::{Session, TableHandle, unexpected};
+use crate::query::still_moving;
+use crate::session::{ATTEMPTS, Session, TableHandle, unexpected};
 use crate::transport::{Transport, TransportError};
-use fluence_types::NodeId;
 use fluence_types::codec;
+use fluence_types::{NodeId, Version};
 use fluence_verifier::answer::{self, AnswerError, CertifiedSnapshot, Trust};
 use fluence_wire::{Request, Response};
 use futures::StreamExt;
-use futures::future::{Either, select};
+use futures::future::{Either, join, select};
 use futures::stream::FuturesUnordered;
+use std::future::Future;
 use std::pin::pin;
 
 /// Times that the committee is followed meanwhile.
@@ -36,6 +38,33 @@ enum Says {
 }
 
 impl<T: Transport> Session<T> {
+    /// Reads as freshly as the session is to. What is read is asked for beside what is the newest, and again where that shows a later version:
+    /// an answer at the version that members call the last holds what theirs would.
+    pub(crate) async fn freshly<R, F>(
+        &self,
+        table: &TableHandle,
+        version: impl Fn(&R) -> Version,
+        read: impl Fn() -> F,
+    ) -> Result<R, ClientError>
+    where
+        F: Future<Output = Result<R, ClientError>>,
+    {
+        let (newest, mut answered) = join(self.freshen(table), read()).await;
+        newest?;
+        let needed = self.known_version(table);
+        for attempt in 1.. {
+            match answered {
+                Ok(value) if version(&value) >= needed => return Ok(value),
+                Ok(_) if attempt < ATTEMPTS => {}
+                Ok(_) => return Err(ClientError::Moving { projection: table.projection, attempts: ATTEMPTS }),
+                Err(error) if moved(&error) && attempt < ATTEMPTS => self.forget_entry(table),
+                Err(error) => return Err(still_moving(error, table)),
+            }
+            answered = read().await;
+        }
+        unreachable!("the loop returns")
+    }
+
     /// Where the session is to read freshly: has f + 1 members say what is the newest, and remembers it.
     pub(crate) async fn freshen(&self, table: &TableHandle) -> Result<(), ClientError> {
         if !self.inner.options.fresh {

@@ -185,6 +185,17 @@ impl Keys {
         &self.bytes[start..self.ends[row]]
     }
 
+    /// The keys of some rows.
+    #[must_use]
+    pub fn slice(&self, rows: std::ops::Range<usize>) -> Self {
+        let mut keys = Self { bytes: Vec::new(), ends: Vec::with_capacity(rows.len()) };
+        for row in rows {
+            keys.bytes.extend_from_slice(self.get(row));
+            keys.ends.push(keys.bytes.len());
+        }
+        keys
+    }
+
     /// Rows whose key is below `bound`; the keys must be sorted.
     #[must_use]
     pub fn below(&self, bound: &[u8]) -> usize {

@@ -38,14 +38,15 @@ pub mod transport;
 pub mod value;
 pub mod write;
 
-pub use ask::{LieEvidence, SessionOptions};
+pub use ask::{LieEvidence, PORTION_CELLS, SessionOptions};
 pub use error::ClientError;
 pub use group::{Group, GroupDriver, GroupError, GroupOptions, GroupStats, Inserted};
 pub use keyring::{Keyring, Phrase};
 pub use keystore::{Keystore, Passphrase, WorkFactor};
 pub use lease::{Keeper, Lease, LeaseOptions, LeaseStatus};
 pub use query::{
-    Aggregate, AggregateValue, Answered, Evidence, PairStatistic, RowStream, SegmentStats, Select, TableStats,
+    Aggregate, AggregateValue, Answered, Direction, Evidence, PairStatistic, Pinned, RowStream, SegmentStats, Select,
+    TableStats,
 };
 pub use range::KeyRange;
 pub use schema::{Column, SumExpr, TableSchema};

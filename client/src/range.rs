@@ -31,6 +31,21 @@ impl KeyRange {
         Self { lower: Bound::Included(lower), upper: Bound::Included(upper) }
     }
 
+    /// How many leading key columns have one value in all rows of the range.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        match (&self.lower, &self.upper) {
+            (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => {
+                // As bytes: the order of a key tells -0 from 0.
+                let same = |a: &Value, b: &Value| {
+                    key::encode_values(std::slice::from_ref(a)) == key::encode_values(std::slice::from_ref(b))
+                };
+                a.iter().zip(b).take_while(|(a, b)| same(a, b)).count()
+            }
+            _ => 0,
+        }
+    }
+
     /// The byte bounds of the range.
     ///
     /// # Errors
@@ -121,5 +136,26 @@ mod tests {
         assert_eq!(count(Included(vec![Value::Int64(1), Value::Null]), Included(w(1, ""))), 0..1);
         assert!(KeyRange::prefix(vec![Value::Text("x".into())]).bounds(&schema).is_err());
         assert!(KeyRange::prefix(vec![Value::Int64(1), Value::Null, Value::Null]).bounds(&schema).is_err());
+    }
+
+    #[test]
+    fn columns_that_both_ends_begin_with_are_held() {
+        use Bound::{Excluded, Included, Unbounded};
+        let v = |values: &[i64]| values.iter().map(|v| Value::Int64(*v)).collect::<Vec<_>>();
+        let f = |x: f64| vec![Value::Float64(x), Value::Int64(1)];
+        for (lower, upper, held) in [
+            (Unbounded, Unbounded, 0),
+            (Included(v(&[1])), Unbounded, 0),
+            (Included(v(&[1, 2])), Included(v(&[1, 2])), 2),
+            (Excluded(v(&[1, 2])), Included(v(&[1])), 1),
+            (Excluded(v(&[1, 2])), Excluded(v(&[1, 9])), 1),
+            (Included(v(&[1, 2])), Included(v(&[2, 2])), 0),
+            (Included(vec![Value::Null]), Included(vec![Value::Null]), 1),
+            // Two keys, although equal as numbers.
+            (Included(f(-0.0)), Included(f(0.0)), 0),
+            (Included(f(0.0)), Included(f(0.0)), 2),
+        ] {
+            assert_eq!(KeyRange { lower, upper }.held(), held);
+        }
     }
 }

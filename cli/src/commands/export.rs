@@ -47,7 +47,7 @@ pub(crate) async fn run(args: &Export, home: &Home, out: &Out) -> Result<()> {
     let table = remote::table_named(&database, &args.table).await?;
     let range =
         values::key_range(table.schema(), args.from.as_deref(), args.to.as_deref(), args.where_prefix.as_deref())?;
-    let select = Select { range, columns: args.select.clone(), limit: None };
+    let select = Select { columns: args.select.clone(), ..Select::range(range) };
     let columns = columns_of(&table, &args.select)?;
 
     let begun = Instant::now();

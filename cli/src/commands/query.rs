@@ -75,7 +75,7 @@ fn provable(aggregate: &Aggregate) -> bool {
 }
 
 async fn rows<T: Transport>(table: &Table<T>, args: &Query, range: KeyRange, out: &Out) -> Result<()> {
-    let select = Select { range, columns: args.select.clone(), limit: args.limit };
+    let select = Select { columns: args.select.clone(), limit: args.limit, ..Select::range(range) };
     let answered = table.select(&select).await.map_err(|e| remote::failure(e, "the query was not answered"))?;
     let batch = &answered.value;
     let names: Vec<String> = batch.schema().fields().iter().map(|f| f.name().clone()).collect();

@@ -131,7 +131,8 @@ async fn recompute(
         range.and_then(|r| r.to.as_deref()),
         range.and_then(|r| r.prefix.as_deref()),
     )?;
-    let select = Select { range, columns: statement.columns.iter().map(|c| c.name.clone()).collect(), limit: None };
+    let columns = statement.columns.iter().map(|c| c.name.clone()).collect();
+    let select = Select { columns, ..Select::range(range) };
     let live: Vec<_> = statement.segments.iter().map(|s| s.root).collect();
     let what = "the rows were not read again";
     let mut rows = match table.stream(&live, &select).await {

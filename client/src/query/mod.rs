@@ -1,12 +1,15 @@
 //! Verified queries over a key range: rows in key order, COUNT, SUM, AVG, VAR, MIN, MAX.
 //!
 //! Sums     two openings and two masks a live segment and lane, for any number of rows; every live segment counts, retractions with -1.
-//! Rows     all live segments are merged in key order; a row's weights over all segments are added, so retractions cancel what they retract.
+//! Rows     all live segments are merged in key order, or against it; a row's weights over all segments are added, so retractions cancel what they
+//!          retract.
 //!          Cancelling needs only the columns read and the key: equal projections of a weighted list stay equal under projection.
 //! Version  all requests of one query are answered at one version of the projection; a change in between starts it over.
 //! Source   DESIGN section 3; `docs/protocol/query.md`
 
+mod groups;
 mod lanes;
+mod merge;
 mod pairs;
 mod positions;
 mod scan;
@@ -17,14 +20,14 @@ pub use pairs::PairStatistic;
 pub(crate) use positions::Positions;
 pub(crate) use scan::Scanned;
 pub use stats::{SegmentStats, TableStats};
-pub use stream::RowStream;
+pub use stream::{Pinned, RowStream};
 
 use crate::ask::moved;
 use crate::error::ClientError;
 use crate::open;
 use crate::plan::{self, Wanted};
 use crate::range::KeyRange;
-use crate::schema::SumExpr;
+use crate::schema::{SumExpr, TableSchema};
 use crate::session::{ATTEMPTS, Meter, Session, Table, TableHandle, lock};
 use crate::sums::{Fraction, centred};
 use crate::transport::Transport;
@@ -37,10 +40,11 @@ use fluence_verifier::answer::VerifiedAnswer;
 use lanes::{Lanes, extreme_of};
 use num_bigint::BigInt;
 use std::fmt;
+use std::ops::Bound;
 use std::time::Instant;
 
 /// What stands behind an answer.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Evidence {
     /// Certified height of the last answer.
     pub height: Height,
@@ -64,6 +68,36 @@ pub struct Evidence {
     pub requests: u64,
 }
 
+impl Evidence {
+    /// What was added to evidence of before: counts and times are the difference, so those of all parts add up to the whole.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            rows: self.rows - before.rows,
+            native_bytes: self.native_bytes - before.native_bytes,
+            plan_bytes: self.plan_bytes - before.plan_bytes,
+            native_ms: self.native_ms - before.native_ms,
+            openings: self.openings - before.openings,
+            requests: self.requests - before.requests,
+            ..self.clone()
+        }
+    }
+
+    /// This and what came before it as one: the opposite of [`Self::since`].
+    #[must_use]
+    pub fn after(&self, before: &Self) -> Self {
+        Self {
+            rows: self.rows + before.rows,
+            native_bytes: self.native_bytes + before.native_bytes,
+            plan_bytes: self.plan_bytes + before.plan_bytes,
+            native_ms: self.native_ms + before.native_ms,
+            openings: self.openings + before.openings,
+            requests: self.requests + before.requests,
+            ..self.clone()
+        }
+    }
+}
+
 /// A result with its evidence.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Answered<V> {
@@ -73,6 +107,16 @@ pub struct Answered<V> {
     pub evidence: Evidence,
 }
 
+/// The order in which rows are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Direction {
+    /// In key order.
+    #[default]
+    Forwards,
+    /// Against it, from the last row to the first.
+    Backwards,
+}
+
 /// A range SELECT.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Select {
@@ -80,15 +124,17 @@ pub struct Select {
     pub range: KeyRange,
     /// Which columns, in this order; empty for all.
     pub columns: Vec<String>,
-    /// At most so many rows, the first in key order.
+    /// At most so many rows, the first in the direction.
     pub limit: Option<u64>,
+    /// From which end.
+    pub direction: Direction,
 }
 
 impl Select {
     /// All columns of a range.
     #[must_use]
     pub const fn range(range: KeyRange) -> Self {
-        Self { range, columns: Vec::new(), limit: None }
+        Self { range, columns: Vec::new(), limit: None, direction: Direction::Forwards }
     }
     /// These columns only.
     #[must_use]
@@ -100,6 +146,12 @@ impl Select {
     #[must_use]
     pub const fn limit(mut self, limit: u64) -> Self {
         self.limit = Some(limit);
+        self
+    }
+    /// From the end.
+    #[must_use]
+    pub const fn backwards(mut self) -> Self {
+        self.direction = Direction::Backwards;
         self
     }
 }
@@ -204,7 +256,7 @@ fn evidence(answer: &VerifiedAnswer, rows: u64, meter: Meter, start: Instant) ->
 }
 
 impl<T: Transport> Table<T> {
-    /// The rows of a range, in key order, as one batch.
+    /// The rows of a selection as one batch.
     ///
     /// # Errors
     /// As [`Self::rows`].
@@ -215,12 +267,12 @@ impl<T: Transport> Table<T> {
         Ok(Answered { value: batch, evidence })
     }
 
-    /// The rows of a range, in key order, in the batches in which they were opened.
+    /// The rows of a selection in the batches in which they were opened. [`Self::read`] does not keep them all.
     ///
     /// # Errors
     /// [`ClientError`]; nothing that does not verify is returned.
     pub async fn rows(&self, select: &Select) -> Result<Answered<Vec<RecordBatch>>, ClientError> {
-        let scanned = self.scan(&self.columns_of(select)?, &select.range, select.limit).await?;
+        let scanned = self.scan(&self.columns_of(select)?, &select.range, select.limit, select.direction).await?;
         Ok(Answered { value: scanned.batches, evidence: scanned.evidence })
     }
 
@@ -256,14 +308,8 @@ impl<T: Transport> Table<T> {
         range: &KeyRange,
         aggregates: &[Aggregate],
     ) -> Result<Answered<Vec<AggregateValue>>, ClientError> {
-        self.session.freshen(&self.handle).await?;
-        for attempt in 1.. {
-            match self.try_aggregates(range, aggregates).await {
-                Err(error) if moved(&error) && attempt < ATTEMPTS => self.session.forget_entry(&self.handle),
-                other => return other.map_err(|e| still_moving(e, &self.handle)),
-            }
-        }
-        unreachable!("the loop returns")
+        let version = |answered: &Answered<_>| answered.evidence.version;
+        self.session.freshly(&self.handle, version, || self.try_aggregates(range, aggregates)).await
     }
 
     async fn try_aggregates(
@@ -288,9 +334,8 @@ impl<T: Transport> Table<T> {
             if let Aggregate::Min(column) | Aggregate::Max(column) = aggregate {
                 let index = schema.index(column)?;
                 let least = matches!(aggregate, Aggregate::Min(_));
-                // The least value of a leading key column that is never NULL stands in the first row.
-                let first = least && schema.key_indices()[0] == index && !schema.columns()[index].nullable;
-                let scanned = self.try_scan(&[index], range, first.then_some(1)).await?;
+                let (range, limit, direction) = end_of(schema, index, least, range);
+                let scanned = self.try_scan(&[index], &range, limit, direction).await?;
                 if scanned.entry.version != positions.entry.version {
                     return Err(version_moved(&positions, &scanned));
                 }
@@ -331,9 +376,7 @@ impl<T: Transport> Table<T> {
         }
         let request = plan::request(self.db(), &positions.entry, wanted)?;
         let (answer, bytes) = self.session.open(&request).await?;
-        meter.requests += 1;
-        meter.bytes += bytes;
-        meter.cells += answer.segments().iter().map(|s| s.cells().len() as u64).sum::<u64>();
+        meter.opened(&answer, bytes);
         let mut sums = Vec::with_capacity(lanes.len());
         for lane in lanes {
             let mut total = Fr::from(0u64);
@@ -346,7 +389,33 @@ impl<T: Transport> Table<T> {
     }
 }
 
-fn still_moving(error: ClientError, table: &TableHandle) -> ClientError {
+/// What to read for the least or the greatest value of a column: one row, where the key is in the column's order over the range, else all.
+fn end_of(schema: &TableSchema, column: usize, least: bool, range: &KeyRange) -> (KeyRange, Option<u64>, Direction) {
+    let at = schema.key_indices().iter().position(|k| *k == column);
+    // Columns before it that are the same in all rows leave the order to it.
+    let Some(at) = at.filter(|at| *at <= range.held()) else { return (range.clone(), None, Direction::Forwards) };
+    let (forwards, backwards) = (Direction::Forwards, Direction::Backwards);
+    // NULL sorts before all else: the last row has it only where all have, the first one where any has.
+    let narrowed = match (least, schema.columns()[column].nullable, &range.lower) {
+        (false, ..) => return (range.clone(), Some(1), backwards),
+        (true, false, _) => Some(range.lower.clone()),
+        (true, true, Bound::Unbounded) => Some(Bound::Excluded(vec![Value::Null])),
+        (true, true, Bound::Included(v)) if v.len() == at => {
+            Some(Bound::Excluded(v.iter().cloned().chain([Value::Null]).collect()))
+        }
+        (true, true, Bound::Included(v) | Bound::Excluded(v)) if v.get(at).is_some_and(|v| *v != Value::Null) => {
+            Some(range.lower.clone())
+        }
+        (true, true, Bound::Excluded(v)) if v.len() == at + 1 => Some(range.lower.clone()),
+        _ => None,
+    };
+    match narrowed {
+        Some(lower) => (KeyRange { lower, upper: range.upper.clone() }, Some(1), forwards),
+        None => (range.clone(), None, forwards),
+    }
+}
+
+pub(crate) fn still_moving(error: ClientError, table: &TableHandle) -> ClientError {
     use fluence_types::answer::OpenRefusal;
     use fluence_wire::message::Refusal;
     match error {

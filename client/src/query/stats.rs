@@ -78,14 +78,7 @@ impl<T: Transport> Table<T> {
     /// # Errors
     /// [`ClientError`].
     pub async fn stats(&self) -> Result<TableStats, ClientError> {
-        self.session.freshen(&self.handle).await?;
-        for attempt in 1.. {
-            match self.try_stats().await {
-                Err(error) if moved(&error) && attempt < ATTEMPTS => self.session.forget_entry(&self.handle),
-                other => return other,
-            }
-        }
-        unreachable!("the loop returns")
+        self.session.freshly(&self.handle, |stats: &TableStats| stats.version, || self.try_stats()).await
     }
 
     async fn try_stats(&self) -> Result<TableStats, ClientError> {

@@ -11,7 +11,7 @@ use fluence_types::answer::{CellRange, OpenRequest, SegmentRanges};
 use fluence_types::codec::Bounded;
 use fluence_types::limits::PAGE_CELLS;
 use fluence_types::tree::CatalogueEntry;
-use fluence_types::{DatabaseId, NodeId, ProjectionId, SegmentRoot};
+use fluence_types::{DatabaseId, NodeId, ProjectionId, SegmentRoot, Version};
 use fluence_verifier::answer::{self, AnswerError, CertifiedSnapshot, Trust, VerifiedAnswer};
 use fluence_wire::{Request, Response};
 use std::sync::Arc;
@@ -57,6 +57,11 @@ impl<T: Transport> Session<T> {
         if last.version < entry.version {
             *last = entry.clone();
         }
+    }
+
+    /// The version of the entry last seen.
+    pub(crate) fn known_version(&self, table: &TableHandle) -> Version {
+        lock(&self.inner.entries).get(&(table.keys.db(), table.projection)).map_or(Version(0), |entry| entry.version)
     }
 
     /// Forgets the entry last seen.

@@ -28,7 +28,7 @@ use fluence_crypto::vote;
 use fluence_types::block::Member;
 use fluence_types::tree::CatalogueEntry;
 use fluence_types::{Address, DatabaseId, Height, NodeId, OpId, ProjectionId, TableId};
-use fluence_verifier::answer::{CertifiedCheckpoint, Trust};
+use fluence_verifier::answer::{CertifiedCheckpoint, Trust, VerifiedAnswer};
 use fluence_verifier::committee::Committee;
 use fluence_wire::message::Status;
 use fluence_wire::{Request, Response};
@@ -218,6 +218,11 @@ impl<T: Transport> Session<T> {
         &self.inner.keyring
     }
 
+    /// Cells that a scan asks for at once.
+    pub(crate) fn portion_cells(&self) -> u64 {
+        self.inner.options.portion_cells
+    }
+
     /// The transport.
     #[must_use]
     pub fn transport(&self) -> &T {
@@ -388,6 +393,15 @@ pub(crate) struct Meter {
     pub(crate) plan_bytes: u64,
     pub(crate) bytes: u64,
     pub(crate) cells: u64,
+}
+
+impl Meter {
+    /// Counts an answer of cells.
+    pub(crate) fn opened(&mut self, answer: &VerifiedAnswer, bytes: u64) {
+        self.requests += 1;
+        self.bytes += bytes;
+        self.cells += answer.segments().iter().map(|s| s.cells().len() as u64).sum::<u64>();
+    }
 }
 
 /// Runs heavy work on rayon's threads, so that an executor's thread is not held up.

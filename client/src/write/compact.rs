@@ -4,6 +4,7 @@
 
 use super::{Committed, start_over};
 use crate::error::ClientError;
+use crate::query::Direction;
 use crate::range::KeyRange;
 use crate::seal::{SEGMENT_ROWS_MAX, SealStats, Sealer};
 use crate::session::{ATTEMPTS, Table};
@@ -45,7 +46,7 @@ impl<T: Transport> Table<T> {
 
     async fn try_compact(&self) -> Result<Option<Committed>, ClientError> {
         let columns: Vec<usize> = (0..self.schema().columns().len()).collect();
-        let scanned = self.scan(&columns, &KeyRange::ALL, None).await?;
+        let scanned = self.scan(&columns, &KeyRange::ALL, None, Direction::Forwards).await?;
         let live = scanned.entry.live.to_vec();
         if live.is_empty() || live.len() == 1 && scanned.rows == scanned.evidence.rows {
             return Ok(None);

@@ -5,6 +5,7 @@
 use super::{Assignments, Committed, Row, start_over};
 use crate::error::ClientError;
 use crate::key;
+use crate::query::Direction;
 use crate::range::KeyRange;
 use crate::schema::{SchemaError, TableSchema};
 use crate::seal::{SealStats, Sealer};
@@ -127,7 +128,7 @@ impl<T: Transport> Table<T> {
     ) -> Result<(Version, u64), ClientError> {
         let schema = self.schema();
         let all: Vec<usize> = (0..schema.columns().len()).collect();
-        let scanned = self.scan(&all, range, None).await?;
+        let scanned = self.scan(&all, range, None, Direction::Forwards).await?;
         let mut rows = 0;
         for batch in &scanned.batches {
             let (mut old, mut new) = (Vec::new(), NewRows::new(schema));

@@ -11,5 +11,6 @@ mod lies;
 mod local;
 mod membership;
 mod recovery;
+mod scans;
 mod small;
 mod transactions;

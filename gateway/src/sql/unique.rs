@@ -83,7 +83,7 @@ pub(crate) async fn find(
     let columns: Vec<String> = def.columns.iter().map(|c| c.physical.clone()).collect();
     let mut certified = Vec::new();
     for range in ranges {
-        let select = Select { range, columns: columns.clone(), limit: None };
+        let select = Select { columns: columns.clone(), ..Select::range(range) };
         let (batches, evidence) = store.read(&rule.copy, &select).await?;
         work.saw(&rule.copy, &select.range, &evidence, false)?;
         certified.extend(batches);

@@ -26,6 +26,7 @@ const OPTIONS: SessionOptions = SessionOptions {
     write_patience: Duration::from_secs(6),
     grace: Duration::from_secs(2),
     fresh: false,
+    portion_cells: fluence_client::PORTION_CELLS,
 };
 const DIAL: DialOptions = DialOptions {
     request_timeout: Duration::from_secs(15),

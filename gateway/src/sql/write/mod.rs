@@ -184,11 +184,9 @@ impl Cx<'_> {
             if work.has_seen(copy) {
                 continue;
             }
-            let select = fluence_client::Select {
-                range: fluence_client::KeyRange::ALL,
-                columns: column.clone(),
-                limit: Some(1),
-            };
+            let select =
+                fluence_client::Select { columns: column.clone(), ..fluence_client::Select::range(KeyRange::ALL) };
+            let select = select.limit(1);
             let (_, evidence) = self.shared.store.read(copy, &select).await?;
             // All copies change together, so what was read of one copy stands for the others: here, the keys of what is retracted.
             for range in self.keys_in(copy, minus)? {
