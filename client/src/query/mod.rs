@@ -22,7 +22,6 @@ pub(crate) use scan::Scanned;
 pub use stats::{SegmentStats, TableStats};
 pub use stream::{Pinned, RowStream};
 
-use crate::ask::moved;
 use crate::error::ClientError;
 use crate::open;
 use crate::plan::{self, Wanted};

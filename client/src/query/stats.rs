@@ -5,9 +5,9 @@
 
 use crate::error::ClientError;
 use crate::range::KeyRange;
-use crate::session::{ATTEMPTS, Meter, Table};
+use crate::seal::CELL_BYTES;
+use crate::session::{Meter, Table};
 use crate::transport::Transport;
-use crate::{ask::moved, seal::CELL_BYTES};
 use fluence_types::{DbRoot, Height, SegmentRoot, Version};
 
 /// One live segment.

@@ -9,11 +9,10 @@
 
 use super::groups::{Groups, Portion};
 use super::merge::{Merged, Pending, Reading};
-use super::{Evidence, Select, still_moving};
-use crate::ask::moved;
+use super::{Evidence, Select};
 use crate::error::ClientError;
 use crate::plan::{self, Wanted};
-use crate::session::{ATTEMPTS, Meter, Table, offload};
+use crate::session::{Meter, Table, offload};
 use crate::transport::Transport;
 use arrow_array::RecordBatch;
 use fluence_types::{DbRoot, Height, SegmentRoot, Version};

@@ -336,7 +336,7 @@ impl VerifiedScan {
         };
         let names = names(&read);
         let read_one = |range: KeyRange| {
-            let select = Select { range, columns: names.clone(), limit: self.limit.map(|l| l as u64) };
+            let select = Select { columns: names.clone(), limit: self.limit.map(|l| l as u64), ..Select::range(range) };
             let (store, physical) = (Arc::clone(&self.store), self.physical.clone());
             async move { store.read(&physical, &select).await.map(|(rows, evidence)| (select.range, rows, evidence)) }
         };
