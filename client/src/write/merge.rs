@@ -62,7 +62,8 @@ impl<T: Transport> Table<T> {
     /// # Errors
     /// [`ClientError`]; [`OpRefusal::NotLive`] where another merge was faster.
     pub async fn prepare_merge(&self) -> Result<Option<PreparedMerge>, ClientError> {
-        let entry = self.session.catalogue(&self.db(), self.projection()).await?.entry().clone();
+        // The entry last seen: a stale one is found out when the merge is read, or committed.
+        let entry = self.session.entry(&self.handle).await?;
         if entry.live.len() < tiers::SOFT {
             return Ok(None);
         }
