@@ -22,12 +22,9 @@ RUN_S_MAX = 900
 KNOWN = {
     "node": {
         "a_small_number_is_an_integer": "a literal without a column to go to is bigint, which this driver gives as text",
-        "an_array_as_a_parameter_chooses_rows": "docs/sql.md: no `= ANY($1)` with an array",
         "a_cursor_gives_its_rows_in_portions": "DataFusion's generate_series takes literals, not parameters",
     },
-    "jdbc": {
-        "an_array_as_a_parameter_chooses_rows": "docs/sql.md: no `= ANY($1)` with an array",
-    },
+    "jdbc": {},
 }
 
 

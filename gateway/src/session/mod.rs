@@ -341,8 +341,16 @@ impl SqlSession {
     /// [`SqlError`]; an open transaction has failed then.
     pub async fn execute(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Outcome, SqlError> {
         let result = self.try_execute(prepared, values).await;
+        let wishes = self.shared.take_wishes();
         if result.is_err() {
             self.fail();
+            return result;
+        }
+        for (name, value, local) in wishes {
+            if !local {
+                self.after.put(name.clone(), value.clone())?;
+            }
+            self.settings.put(name, value)?;
         }
         result
     }

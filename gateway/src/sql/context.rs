@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     current: Mutex<Current>,
     /// What the session has chosen, as it last planned.
     settings: Mutex<Settings>,
+    /// What a statement has set by `set_config`: name, value, and whether it ends with the transaction.
+    wishes: Mutex<Vec<(String, String, bool)>>,
     /// What has an OID, of the catalogue that was asked for last.
     objects: Mutex<Option<(Arc<Catalog>, Arc<Objects>)>>,
     state: OnceLock<Weak<parking::State>>,
@@ -77,6 +79,20 @@ impl Shared {
         if *known != *settings {
             *known = settings.clone();
         }
+    }
+    /// Sets one for the session, once the statement has run.
+    ///
+    /// # Errors
+    /// [`SqlError`] for what cannot be had.
+    pub(crate) fn wish(&self, name: &str, value: &str, local: bool) -> Result<(), SqlError> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).put(name.to_owned(), value.to_owned())?;
+        let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        wishes.push((name.to_owned(), value.to_owned(), local));
+        Ok(())
+    }
+    /// What was set so since it was last asked.
+    pub(crate) fn take_wishes(&self) -> Vec<(String, String, bool)> {
+        std::mem::take(&mut *self.wishes.lock().unwrap_or_else(PoisonError::into_inner))
     }
     /// Everything of a catalogue that has an OID.
     pub(crate) fn objects(&self, catalog: &Arc<Catalog>) -> Arc<Objects> {
@@ -223,6 +239,7 @@ pub(crate) fn planner(
         database: database.clone(),
         current: Mutex::new(current),
         settings: Mutex::default(),
+        wishes: Mutex::default(),
         objects: Mutex::default(),
         state: OnceLock::new(),
     });

@@ -114,3 +114,25 @@ async fn keys_are_listed_in_their_order_as_jdbc_asks() {
         where result.A_ATTNUM = (result.KEYS).x ORDER BY result.key_seq";
     assert_eq!(rows(s, keys).await, ["b|1|books_pkey", "a|2|books_pkey"]);
 }
+
+#[tokio::test]
+async fn a_setting_is_made_by_a_function_and_rolled_back_as_by_set() {
+    let s = &mut library().await;
+    assert_eq!(rows(s, "SELECT set_config('application_name', 'tests', false)").await, ["tests"]);
+    assert_eq!(rows(s, "SHOW application_name").await, ["tests"]);
+    tag(s, "BEGIN").await;
+    rows(s, "SELECT set_config('application_name', 'other', true), current_setting('application_name')").await;
+    assert_eq!(rows(s, "SHOW application_name").await, ["other"]);
+    tag(s, "COMMIT").await;
+    assert_eq!(rows(s, "SHOW application_name").await, ["tests"]);
+    assert_eq!(state(s, "SELECT set_config('timezone', 'Mars/Olympus', false)").await, "0A000");
+}
+
+#[tokio::test]
+async fn a_table_may_be_called_like_a_column_within() {
+    let s = &mut library().await;
+    let text = "SELECT a.* FROM authors a WHERE EXISTS (SELECT 1 FROM books b WHERE b.b = a.id) ORDER BY a.id";
+    assert!(rows(s, text).await.is_empty());
+    tag(s, "INSERT INTO books (a, b) VALUES (9, 2)").await;
+    assert_eq!(rows(s, text).await, ["2|Bob"]);
+}

@@ -103,6 +103,8 @@ enum Of {
     Expr,
     /// What the session has chosen, by a name that is no literal.
     Setting,
+    /// SET in the words of a function.
+    SetConfig,
     /// There are no comments.
     Comment(&'static str),
     /// Whether a relation's name needs no schema before it.
@@ -112,8 +114,9 @@ enum Of {
 }
 
 impl Of {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Setting,
+        Self::SetConfig,
         Self::Visible,
         Self::Known("pg_collation_is_visible"),
         Self::Known("pg_conversion_is_visible"),
@@ -170,6 +173,7 @@ impl ScalarUDFImpl for Definition {
             Of::Serial => "pg_get_serial_sequence",
             Of::Expr => "pg_get_expr",
             Of::Setting => "current_setting",
+            Of::SetConfig => "set_config",
             Of::Comment(name) | Of::Known(name) => name,
             Of::Visible => "pg_table_is_visible",
         }
@@ -203,6 +207,18 @@ impl ScalarUDFImpl for Definition {
                 let settings = self.shared.settings();
                 texts(0)?.as_string::<i32>().iter().map(|name| settings.get(&name?.to_lowercase())).collect()
             }
+            Of::SetConfig => {
+                let (names, values) = (texts(0)?, texts(1)?);
+                let local = arrays.get(2).and_then(|a| a.as_boolean_opt());
+                let rows = names.as_string::<i32>().iter().zip(values.as_string::<i32>()).enumerate();
+                let set = |(row, (name, value)): (usize, (Option<&str>, Option<&str>))| -> Result<Option<String>> {
+                    let Some(name) = name else { return Ok(None) };
+                    let local = local.is_some_and(|l| l.is_valid(row) && l.value(row));
+                    self.shared.wish(name, value.unwrap_or("default"), local)?;
+                    Ok(self.shared.settings().get(&name.to_lowercase()).map(str::to_owned))
+                };
+                rows.map(set).collect::<Result<Vec<_>>>()?.into_iter().collect()
+            }
             Of::Serial => {
                 let (tables, columns) = (texts(0)?, texts(1)?);
                 let (tables, columns) = (tables.as_string::<i32>(), columns.as_string::<i32>());
@@ -234,7 +250,8 @@ impl ScalarUDFImpl for Definition {
 pub(in crate::sql) fn register(context: &SessionContext, shared: &Arc<Shared>) {
     for of in Of::ALL {
         let widths = 1..=3;
-        let signature = Signature::one_of(widths.map(TypeSignature::Any).collect(), Volatility::Stable);
+        let volatility = if of == Of::SetConfig { Volatility::Volatile } else { Volatility::Stable };
+        let signature = Signature::one_of(widths.map(TypeSignature::Any).collect(), volatility);
         context.register_udf(ScalarUDF::new_from_impl(Definition { of, shared: Arc::clone(shared), signature }));
     }
 }
