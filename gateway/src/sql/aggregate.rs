@@ -1,4 +1,4 @@
-//! Aggregates that nodes answer with two openings a segment: COUNT, SUM, AVG, and MIN and MAX of the leading key column.
+//! Aggregates that nodes answer with two openings a segment: COUNT, SUM, AVG; and MIN and MAX of a key column, which are one row.
 //!
 //! ```text
 //! Aggregate(TableScan)  ->  Projection(TableScan(ProvenAggregate))
@@ -65,14 +65,19 @@ fn proven(node: &AggregateNode) -> Result<Option<LogicalPlan>> {
     };
     let Ok(provider) = source_as_provider(source) else { return Ok(None) };
     let Some(table) = provider.as_ref().downcast_ref::<FluenceTable>() else { return Ok(None) };
-    let Some((physical, range)) = table.exact(filters) else { return Ok(None) };
-    let Some(schema) = table.physical.physical.get(&physical) else { return Ok(None) };
-    let (mut wanted, mut fields) = (Vec::new(), Vec::new());
-    for (i, (expr, (_, field))) in node.aggr_expr.iter().zip(node.schema.iter()).enumerate() {
-        let Some(one) = wanted_of(&table.def, schema, expr, field.data_type()) else { return Ok(None) };
-        wanted.push(one);
-        fields.push(Field::new(format!("a{i}"), field.data_type().clone(), field.is_nullable()));
-    }
+    let asked = |(physical, range): (String, KeyRange)| {
+        let schema = table.physical.physical.get(&physical)?;
+        let one = |(expr, (_, field)): (&Expr, (_, &Arc<Field>))| {
+            wanted_of(&table.def, schema, &range, expr, field.data_type())
+        };
+        let wanted = node.aggr_expr.iter().zip(node.schema.iter()).map(one).collect::<Option<Vec<_>>>()?;
+        Some((physical, range, wanted))
+    };
+    let Some((physical, range, wanted)) = table.exact(filters).into_iter().find_map(asked) else { return Ok(None) };
+    let field = |(i, (_, field)): (usize, (_, &Arc<Field>))| {
+        Field::new(format!("a{i}"), field.data_type().clone(), field.is_nullable())
+    };
+    let fields: Vec<Field> = node.schema.iter().enumerate().map(field).collect();
     let provider = ProvenAggregate {
         def: Arc::clone(&table.def),
         store: Arc::clone(&table.store),
@@ -112,7 +117,7 @@ impl Wanted {
     }
 }
 
-fn wanted_of(def: &TableDef, schema: &TableSchema, expr: &Expr, ty: &DataType) -> Option<Wanted> {
+fn wanted_of(def: &TableDef, schema: &TableSchema, range: &KeyRange, expr: &Expr, ty: &DataType) -> Option<Wanted> {
     let expr = match expr {
         Expr::Alias(alias) => &*alias.expr,
         other => other,
@@ -174,8 +179,10 @@ fn wanted_of(def: &TableDef, schema: &TableSchema, expr: &Expr, ty: &DataType) -
         {
             Some(Wanted::Mean(Aggregate::Sum(sum), Aggregate::CountColumn(column.physical.clone())))
         }
-        // The least value of the leading key column stands in the first row, the greatest in the last.
-        ("min" | "max", own, ty, None) if own == ty && schema.key()[0] == column.physical && !column.nullable => {
+        // The least value of a key column, where those before it are held equal, stands in the first row, the greatest in the last.
+        ("min" | "max", own, ty, None)
+            if own == ty && schema.key().iter().take(range.held() + 1).any(|k| *k == column.physical) =>
+        {
             let name = column.physical.clone();
             let end = if func.name() == "min" { Aggregate::Min(name) } else { Aggregate::Max(name) };
             (!own.is_floating()).then_some(Wanted::End(end))

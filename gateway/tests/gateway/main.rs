@@ -14,5 +14,6 @@ mod pushdown;
 mod query;
 mod real;
 mod server;
+mod streams;
 mod transactions;
 mod types;
