@@ -136,10 +136,19 @@ impl Groups {
         rows
     }
 
-    /// The next groups: at least one, then as many as `cells` hold, and no more than it takes to be sure of `need` rows; of twice as many as
-    /// all before, where retractions have cancelled those. None where none is left, or needed.
+    /// How many rows more must be certain for `limit` of them, of which some were given out, and so many are to come of groups that were asked
+    /// for. Where retractions have cancelled rows, twice as many as those.
+    pub(super) fn need(&self, limit: u64, given: u64, under_way: u64) -> u64 {
+        let cancelled = self.sure.saturating_sub(under_way + given);
+        match limit.saturating_sub(given + under_way) {
+            0 => 0,
+            need => need + 2 * cancelled,
+        }
+    }
+
+    /// The next groups: at least one, then as many as `cells` hold, and no more than it takes to be sure of `need` rows. None where none
+    /// is left, or needed.
     pub(super) fn next(&mut self, cells: u64, need: Option<u64>) -> Result<Option<Portion>, PlanError> {
-        let need = need.map(|n| if n > 0 { n.max(2 * self.sure) } else { 0 });
         let before = self.left.clone();
         let mut wanted = vec![Wanted::default(); self.views.len()];
         let (mut total, mut sure) = (0u64, 0);

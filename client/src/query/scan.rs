@@ -62,7 +62,8 @@ impl<T: Transport> Table<T> {
         let (mut emitted, mut rows) = (0u64, 0u64);
         let answer = loop {
             let left = limit.map(|l| l - emitted);
-            let portion = groups.next(self.session.portion_cells(), left)?;
+            let need = limit.map(|l| groups.need(l, emitted, 0));
+            let portion = groups.next(self.session.portion_cells(), need)?;
             // Where nothing is to be read, the answer shows the version all the same.
             let nothing = || vec![Wanted::default(); entry.live.len()];
             let wanted = portion.as_ref().map_or_else(nothing, |p| p.wanted.clone());

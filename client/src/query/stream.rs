@@ -48,6 +48,8 @@ pub struct RowStream<T> {
     groups: Groups,
     /// Rows that are still wanted.
     limit: Option<u64>,
+    /// Rows that were given out.
+    given: u64,
     /// Cells of the next portion.
     cells: u64,
     /// Whether the next portion is asked for while one is opened.
@@ -146,6 +148,7 @@ impl<T: Transport + 'static> Table<T> {
             reading,
             groups,
             limit: select.limit,
+            given: 0,
             cells: self.session.portion_cells(),
             ahead: true,
             asked: None,
@@ -208,6 +211,7 @@ impl<T: Transport + 'static> RowStream<T> {
                     evidence.rows += merged.rows_seen;
                 }
                 if let Some((batch, _)) = merged.batch {
+                    self.given += batch.num_rows() as u64;
                     self.limit = self.limit.map(|l| l.saturating_sub(batch.num_rows() as u64));
                     self.ready = Some(batch);
                 }
@@ -242,7 +246,7 @@ impl<T: Transport + 'static> RowStream<T> {
 
     /// The next portion, where there is one, and it is needed although so many rows are under way.
     fn portion(&mut self, under_way: u64) -> Result<Option<Portion>, ClientError> {
-        let need = self.limit.map(|l| l.saturating_sub(under_way));
+        let need = self.limit.map(|l| self.groups.need(l + self.given, self.given, under_way));
         let portion = self.groups.next(self.cells, need)?;
         self.cells = self.cells.saturating_mul(2).min(self.table.session.portion_cells());
         Ok(portion)

@@ -29,20 +29,19 @@ impl SqlSession {
         source: &ast::CopySource,
         options: copy::Options,
         work: &Arc<Work>,
+        alone: bool,
     ) -> Result<Outcome, SqlError> {
         let statement = sql::parse(&copy::query_of(source)?)?.pop();
         let Some(Statement(ast::Statement::Query(query))) = statement else {
             return Err(SqlError::new(SqlState::SyntaxError, "COPY sends the rows of a table or a query"));
         };
+        let Outcome::Rows { schema, stream, .. } = self.query(&query, work, alone).await? else {
+            return Err(SqlError::new(SqlState::InternalError, "a query without rows"));
+        };
         if options.format == CopyFormat::Binary {
-            let Outcome::Rows { schema, stream, .. } = self.query(&query, work, false).await? else {
-                return Err(SqlError::new(SqlState::InternalError, "a query without rows"));
-            };
             return Ok(Outcome::CopyRows { schema, stream });
         }
-        let plan = self.cx().plan_query(&query).await?;
-        let frame = self.context.execute_logical_plan(plan).await?;
-        let names: Vec<String> = frame.schema().fields().iter().map(|f| f.name().clone()).collect();
+        let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
         let columns = names.len();
         let format = options.format;
         let head = options.header.then(|| {
@@ -50,7 +49,7 @@ impl SqlSession {
             copy::write_header(&options, &names.iter().map(String::as_str).collect::<Vec<_>>(), &mut out);
             Ok((bytes::Bytes::from(out), 0))
         });
-        let rows = frame.execute_stream().await?.map(move |batch| {
+        let rows = stream.map(move |batch| {
             let mut out = Vec::new();
             let ends = copy::write(&options, &batch?, &mut out)?;
             let (mut all, mut start) = (bytes::Bytes::from(out), 0);

@@ -35,7 +35,9 @@ use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
+use outcome::Ended;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +70,8 @@ pub struct SqlSession {
     /// Physical tables that hold nothing that is named any more, once the transaction is committed.
     cleared: Vec<String>,
     notices: Vec<Notice>,
+    /// The cost of a statement whose rows are going out, to be told once they have ended.
+    owed: Option<(Arc<Work>, Arc<AtomicBool>)>,
     /// What the last statement read by.
     last: Arc<Work>,
     copy: Option<CopyingIn>,
@@ -136,6 +140,7 @@ impl SqlSession {
             read_only: false,
             cleared: Vec::new(),
             notices: Vec::new(),
+            owed: None,
             last: Arc::default(),
             copy: None,
             named: HashMap::new(),
@@ -180,8 +185,11 @@ impl SqlSession {
         self.settings.statement_timeout()
     }
 
-    /// What there is to say beside the answers, since it was last asked.
+    /// What there is to say beside the answers, since it was last asked. What an answer cost is said once its rows have ended.
     pub fn take_notices(&mut self) -> Vec<Notice> {
+        if self.owed.as_ref().is_some_and(|(_, ended)| ended.load(Ordering::Acquire)) {
+            self.settle();
+        }
         std::mem::take(&mut self.notices)
     }
 
@@ -221,6 +229,14 @@ impl SqlSession {
 
     fn notice(&mut self, message: String) {
         self.notices.push(Notice { severity: "NOTICE", message });
+    }
+
+    /// Tells what the last statement cost, where that is owed.
+    fn settle(&mut self) {
+        let Some((work, _)) = self.owed.take() else { return };
+        let cost = Some(work.cost()).filter(|cost| cost.scans > 0).map(|cost| cost.line());
+        let lines = cost.into_iter().chain(self.shared.proofs.lines());
+        self.notices.extend(lines.map(|message| Notice { severity: "INFO", message }));
     }
 
     /// Has the planner's tables show the catalogue and `work`.
@@ -362,6 +378,7 @@ impl SqlSession {
     }
 
     async fn try_execute(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Outcome, SqlError> {
+        self.settle();
         self.last = Arc::default();
         let mut statement = prepared.statement.0.clone();
         if !values.is_empty() {
@@ -626,7 +643,7 @@ impl SqlSession {
                 copy::is_stdio(target)?;
                 let options = copy::Options::of(options, legacy_options)?;
                 if *to {
-                    self.copy_out(source, options, work).await
+                    self.copy_out(source, options, work, alone).await
                 } else {
                     self.copy_in(source, options, work, alone)
                 }
@@ -646,14 +663,12 @@ impl SqlSession {
             }
         }?;
         said.into_iter().for_each(|s| self.notice(s));
-        if self.settings.is_on(settings::NOTICES) {
-            let cost = work.cost();
-            if cost.scans > 0 {
-                self.notices.push(Notice { severity: "INFO", message: cost.line() });
-            }
-            let lines = self.shared.proofs.lines().into_iter();
-            self.notices.extend(lines.map(|message| Notice { severity: "INFO", message }));
+        if !self.settings.is_on(settings::NOTICES) {
+            return Ok(outcome);
         }
+        let ended = Arc::new(AtomicBool::new(false));
+        let outcome = outcome.marked(Ended(Arc::clone(&ended)));
+        self.owed = Some((Arc::clone(work), ended));
         Ok(outcome)
     }
 
@@ -674,26 +689,30 @@ impl SqlSession {
             )?)
         });
         let (mut gathered, mut bytes) = (Vec::new(), 0);
-        while bytes <= self.gateway.options.answer_bytes {
-            match stream.next().await {
-                Some(batch) => {
-                    let batch = batch?;
-                    bytes += batch.get_array_memory_size();
-                    gathered.push(batch);
-                }
-                None => {
-                    if alone && work.needs_a_look() {
-                        work.commit(&self.gateway.committer, &self.shared.get().catalog).await?;
-                    }
-                    return Ok(rows(schema, gathered, Tag::Select));
-                }
+        let ended = loop {
+            if bytes > self.gateway.options.answer_bytes {
+                break false;
             }
+            let Some(batch) = stream.next().await else { break true };
+            let batch = batch?;
+            bytes += batch.get_array_memory_size();
+            gathered.push(batch);
+        };
+        // Several tables must have been as they were read at one moment.
+        let mut shown = Vec::new();
+        if alone && work.needs_a_look() {
+            shown = work.versions();
+            work.commit(&self.gateway.committer, &self.shared.get().catalog).await?;
         }
-        // Several tables must have been as they were read at one moment: where not, that is said at the end, and nothing of it counts.
+        if ended {
+            return Ok(rows(schema, gathered, Tag::Select));
+        }
+        // Rows that follow are of the versions that were looked at. Where others were read since, whether all were true together is said at
+        // the end, and where not, nothing of it counts.
         let (committer, work) = (Arc::clone(&self.gateway.committer), Arc::clone(work));
         let catalog = self.shared.get().catalog;
         let last = async move {
-            if alone && work.needs_a_look() {
+            if alone && work.needs_a_look() && work.versions() != shown {
                 work.commit(&committer, &catalog).await.map_err(DataFusionError::from)?;
             }
             Ok::<_, DataFusionError>(None)

@@ -4,6 +4,10 @@ use crate::error::SqlError;
 use crate::sql::Statement;
 use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::{Stream, StreamExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where a connection stands with its transaction: the byte of ReadyForQuery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +94,40 @@ pub enum Outcome {
         /// The bytes, and how many rows they hold.
         stream: futures::stream::BoxStream<'static, Result<(bytes::Bytes, u64), SqlError>>,
     },
+}
+
+/// Says so when it goes: rows that have it have ended, or nobody wants them.
+pub(super) struct Ended(pub(super) Arc<AtomicBool>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// The items of a stream, until it ends or is dropped; then the mark is.
+fn marked<S: Stream + Unpin>(stream: S, mark: Ended) -> impl Stream<Item = S::Item> {
+    futures::stream::unfold((stream, mark), |(mut stream, mark)| async move {
+        let item = stream.next().await?;
+        Some((item, (stream, mark)))
+    })
+}
+
+impl Outcome {
+    /// The same, with a mark that goes when its rows have ended; at once where it has none.
+    pub(super) fn marked(self, mark: Ended) -> Self {
+        let rows = |schema: &SchemaRef, stream: SendableRecordBatchStream, mark| -> SendableRecordBatchStream {
+            Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), marked(stream, mark)))
+        };
+        match self {
+            Self::Rows { schema, stream, tag } => Self::Rows { stream: rows(&schema, stream, mark), schema, tag },
+            Self::CopyRows { schema, stream } => Self::CopyRows { stream: rows(&schema, stream, mark), schema },
+            Self::CopyOut { columns, format, stream } => {
+                Self::CopyOut { columns, format, stream: marked(stream, mark).boxed() }
+            }
+            other => other,
+        }
+    }
 }
 
 impl std::fmt::Debug for Outcome {

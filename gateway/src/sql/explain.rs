@@ -6,8 +6,9 @@ use super::write::Cx;
 use crate::error::{SqlError, SqlState};
 use datafusion::arrow::array::{RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
+use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream};
 use datafusion::sql::sqlparser::ast;
+use futures::TryStreamExt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,7 +42,11 @@ pub(crate) async fn explain(cx: &Cx<'_>, statement: &ast::Statement) -> Result<R
         }
         let start = Instant::now();
         let task = cx.context.task_ctx();
-        let rows: usize = collect(Arc::clone(&plan), task).await?.iter().map(RecordBatch::num_rows).sum();
+        let mut stream = execute_stream(Arc::clone(&plan), task)?;
+        let mut rows = 0;
+        while let Some(batch) = stream.try_next().await? {
+            rows += batch.num_rows();
+        }
         lines.push(format!("{rows} rows in {:.1} ms", start.elapsed().as_secs_f64() * 1e3));
         lines.push(cx.shared.get().work.cost().line());
     }

@@ -10,23 +10,27 @@
 
 use super::catalog::TableDef;
 use datafusion::arrow::datatypes::DataType;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
 use datafusion::scalar::ScalarValue;
 use fluence_client::{ColumnType, KeyRange, Value};
 use std::ops::Bound;
 
-/// Whether a filter is a comparison that a key can say: of one of `columns`, by name in the sealed schema, with a value that it holds.
-pub(crate) fn is_comparison(table: &TableDef, columns: &[String], filter: &Expr) -> bool {
-    if let Some((place, _)) = one_of(table, filter) {
-        let column = &table.columns[place];
-        return columns.contains(&column.physical) && !matches!(column.ty, ColumnType::Float64);
-    }
-    let says = |c: &Comparison| {
-        let column = &table.columns[c.column];
-        columns.contains(&column.physical) && !matches!(column.ty, ColumnType::Float64)
+/// Whether a filter is decided by a row alone, the same each time.
+pub(crate) fn is_of_rows(filter: &Expr) -> bool {
+    let more = |e: &Expr| {
+        Ok(matches!(
+            e,
+            Expr::OuterReferenceColumn(..)
+                | Expr::ScalarSubquery(_)
+                | Expr::InSubquery(_)
+                | Expr::Exists(_)
+                | Expr::SetComparison(_)
+                | Expr::Placeholder(_)
+        ))
     };
-    comparisons(table, filter).is_some_and(|all| all.iter().all(says))
+    !filter.is_volatile() && !filter.exists(more).unwrap_or(true)
 }
 
 /// A comparison of a column with a value.

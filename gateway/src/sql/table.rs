@@ -2,6 +2,8 @@
 //!
 //! Copies     of a table and its indexes, the copy is read whose sort key says most of the filters.
 //! Own writes a table that the transaction has changed is read whole, and what was changed laid over it.
+//! Memory     rows go through in the portions in which they are verified; a limit ends the scan after the portion that fills it.
+//! Order      that of a key, from either end.
 //! Never      statistics: DataFusion would answer COUNT from them, without a proof.
 //! Source     DESIGN section 10
 
@@ -9,8 +11,8 @@ use super::catalog::{Catalog, TableDef};
 use super::filter::{self, Pushed};
 use super::proofs::Proofs;
 use super::types;
-use super::work::Work;
-use crate::store::Store;
+use super::work::{Over, Work};
+use crate::store::{self, Portion, Portions, Store};
 use async_trait::async_trait;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use datafusion::arrow::compute::{SortOptions, filter_record_batch};
@@ -29,14 +31,12 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::sort_pushdown::SortOrderPushdownResult;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
-use fluence_client::{ColumnType, KeyRange, Select};
-use futures::{StreamExt, TryStreamExt};
+use fluence_client::{ColumnType, Direction, KeyRange};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryFutureExt, TryStreamExt};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
-
-/// Ranges of one scan that are asked for at once.
-const AT_ONCE: usize = 4;
 
 /// A table of one transaction.
 pub(crate) struct FluenceTable {
@@ -170,11 +170,9 @@ impl TableProvider for FluenceTable {
         TableType::Base
     }
 
-    /// A comparison of a key column is always done here, exactly: by the range where that can say it, else on the rows read. The planner
-    /// asks more than once, each time of some of the filters, so what the range will say of all of them is not known yet.
+    /// Every filter of rows is done here, exactly: by the range where that can say it, else on the rows read; so a limit is known to the scan.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let keys: Vec<String> = self.def.copies().into_iter().flat_map(|(_, key)| key).collect();
-        let done = |f: &&Expr| self.pushdown && filter::is_comparison(&self.def, &keys, f);
+        let done = |f: &&Expr| self.pushdown && filter::is_of_rows(f);
         Ok(filters
             .iter()
             .map(
@@ -209,7 +207,6 @@ impl TableProvider for FluenceTable {
             true => (self.def.physical.as_str(), vec![KeyRange::ALL], Vec::new()),
             false => (copy.physical, pushed.ranges, copy.key),
         };
-        let limit = limit.filter(|_| !changed && residual.is_none());
         Ok(Arc::new(VerifiedScan::new(self, physical, ranges, columns, ordered, residual, limit, changed)))
     }
 }
@@ -259,7 +256,9 @@ struct VerifiedScan {
     /// Places in the sealed schema.
     columns: Vec<usize>,
     residual: Option<Residual>,
+    /// Rows given at most: of those that the filters leave.
     limit: Option<usize>,
+    direction: Direction,
     /// Whether the transaction's own changes are laid over it.
     changed: bool,
     /// Whether another copy may be read instead.
@@ -268,17 +267,46 @@ struct VerifiedScan {
     properties: Arc<PlanProperties>,
 }
 
-/// What the planner knows of a scan: rows come in the order of the copy's key, as far as its columns are read.
-fn properties(def: &TableDef, columns: &[usize], schema: &SchemaRef, key: &[String]) -> Arc<PlanProperties> {
-    let mut ordering = Vec::new();
-    for key in key {
-        let at = columns.iter().position(|c| def.columns[*c].physical == *key);
-        let Some(at) = at else { break };
-        let expr: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(at).name(), at));
-        ordering.push(PhysicalSortExpr::new(expr, SortOptions { descending: false, nulls_first: true }));
-    }
+/// How many leading key columns have one value in all rows of the ranges.
+fn held(ranges: &[KeyRange]) -> usize {
+    let [first, others @ ..] = ranges else { return 0 };
+    // Of several ranges the lower ends are compared too: what a range holds, its lower end says.
+    let values = |range: &KeyRange| match &range.lower {
+        Bound::Included(v) | Bound::Excluded(v) => v.clone(),
+        Bound::Unbounded => Vec::new(),
+    };
+    let start = values(first);
+    others.iter().fold(first.held(), |held, range| {
+        let same = start.iter().zip(values(range)).take_while(|(a, b)| *a == b).count();
+        held.min(range.held()).min(same)
+    })
+}
+
+/// What the planner knows of a scan: rows come in the order of the copy's key, or against it, as far as its columns are read. Columns that are
+/// `held` equal say nothing of the order, and may be left out of it.
+fn properties(
+    def: &TableDef,
+    columns: &[usize],
+    schema: &SchemaRef,
+    key: &[String],
+    held: usize,
+    direction: Direction,
+) -> Arc<PlanProperties> {
+    let backwards = direction == Direction::Backwards;
+    let options = SortOptions { descending: backwards, nulls_first: !backwards };
+    let ordering = |key: &[String]| {
+        let at = |key: &String| columns.iter().position(|c| def.columns[*c].physical == *key);
+        let places = key.iter().map(at).take_while(Option::is_some).flatten();
+        let sort = |at: usize| {
+            let expr: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(at).name(), at));
+            PhysicalSortExpr::new(expr, options)
+        };
+        places.map(sort).collect::<Vec<_>>()
+    };
+    let rest = (held > 0).then(|| ordering(key.get(held..).unwrap_or_default()));
+    let orderings = [ordering(key)].into_iter().chain(rest).filter(|o| !o.is_empty());
     Arc::new(PlanProperties::new(
-        EquivalenceProperties::new_with_orderings(Arc::clone(schema), [ordering]),
+        EquivalenceProperties::new_with_orderings(Arc::clone(schema), orderings),
         Partitioning::UnknownPartitioning(1),
         EmissionType::Incremental,
         Boundedness::Bounded,
@@ -300,7 +328,8 @@ impl VerifiedScan {
         let def = &table.def;
         let all = def.arrow(true);
         let schema = Arc::new(Schema::new(columns.iter().map(|c| all.field(*c).clone()).collect::<Vec<_>>()));
-        let properties = properties(def, &columns, &schema, &ordered);
+        let direction = Direction::Forwards;
+        let properties = properties(def, &columns, &schema, &ordered, held(&ranges), direction);
         Self {
             def: Arc::clone(def),
             store: Arc::clone(&table.store),
@@ -310,6 +339,7 @@ impl VerifiedScan {
             columns,
             residual,
             limit,
+            direction,
             changed,
             pushdown: table.pushdown,
             schema,
@@ -317,59 +347,115 @@ impl VerifiedScan {
         }
     }
 
-    async fn rows(self) -> Result<Vec<RecordBatch>> {
-        let names = |places: &[usize]| places.iter().map(|c| self.def.columns[*c].physical.clone()).collect::<Vec<_>>();
-        let read: Vec<usize> = if self.changed {
-            (0..self.def.columns.len()).collect()
-        } else {
-            let mut read = self.columns.clone();
-            for place in self.residual.iter().flat_map(|r| &r.reads) {
-                if !read.contains(place) {
-                    read.push(*place);
-                }
-            }
-            if read.is_empty() {
-                // A scan of no column, as COUNT(*) asks for, reads the key: some column must say how many rows there are.
-                read.extend(self.def.place(&self.def.key[0]));
-            }
-            read
-        };
-        let names = names(&read);
-        let read_one = |range: KeyRange| {
-            let select = Select { columns: names.clone(), limit: self.limit.map(|l| l as u64), ..Select::range(range) };
-            let (store, physical) = (Arc::clone(&self.store), self.physical.clone());
-            async move { store.read(&physical, &select).await.map(|(rows, evidence)| (select.range, rows, evidence)) }
-        };
-        let mut answers = futures::stream::iter(self.ranges.clone()).map(read_one).buffered(AT_ONCE);
-        let mut batches = Vec::new();
-        while let Some((range, more, evidence)) = answers.try_next().await? {
-            self.work.saw(&self.physical, &range, &evidence, false)?;
-            batches.extend(more);
-            if self.limit.is_some_and(|l| batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= l) {
-                break;
-            }
-        }
-        drop(answers);
+    /// Places of the columns to read: those asked for, and those that filters look at.
+    fn reads(&self) -> Vec<usize> {
         if self.changed {
-            batches = self.work.delta(&self.physical).over(batches);
+            return (0..self.def.columns.len()).collect();
         }
-        let batches = batches.into_iter().map(|b| self.recast(&read, b)).collect::<Result<Vec<_>>>()?;
-        let batches = match &self.residual {
-            Some(residual) => self.kept(residual, &read, batches)?,
-            None => batches,
+        let mut read = self.columns.clone();
+        for place in self.residual.iter().flat_map(|r| &r.reads) {
+            if !read.contains(place) {
+                read.push(*place);
+            }
+        }
+        if read.is_empty() {
+            // A scan of no column, as COUNT(*) asks for, reads the key: some column must say how many rows there are.
+            read.extend(self.def.place(&self.def.key[0]));
+        }
+        read
+    }
+
+    /// The rows as they come: of each portion what the filters leave, and no portion after the last row that is wanted.
+    fn rows(self) -> BoxStream<'static, Result<RecordBatch>> {
+        let read = self.reads();
+        // A limit counts rows that filters leave, which the store does not know.
+        let limit = self.limit.filter(|_| !self.changed && self.residual.is_none());
+        let asked = store::Scan {
+            ranges: self.ranges.clone(),
+            columns: read.iter().map(|c| self.def.columns[*c].physical.clone()).collect(),
+            limit: limit.map(|l| l as u64),
+            direction: self.direction,
         };
-        let wanted: Vec<usize> =
-            self.columns.iter().map(|c| read.iter().position(|r| r == c).expect("it was read")).collect();
-        let renamed = |batch: RecordBatch| {
-            let columns = wanted.iter().map(|i| Arc::clone(batch.column(*i))).collect();
-            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
-        };
-        batches.into_iter().map(renamed).collect()
+        let over = self.changed.then(|| self.work.delta(&self.physical).laid_over());
+        let (store, physical) = (Arc::clone(&self.store), self.physical.clone());
+        let portions = async move { store.scan(&physical, &asked).await }.try_flatten_stream().fuse().boxed();
+        let left = self.limit.unwrap_or(usize::MAX);
+        let state = Rows { scan: self, read, portions, over, written: Vec::new().into_iter(), begun: None, left };
+        futures::stream::try_unfold(state, |mut state| async move {
+            Ok::<_, DataFusionError>(state.next().await?.map(|batch| (batch, state)))
+        })
+        .boxed()
+    }
+}
+
+/// A scan under way.
+struct Rows {
+    scan: VerifiedScan,
+    read: Vec<usize>,
+    portions: Portions,
+    /// What the transaction has changed, until all that was there has passed.
+    over: Option<Over>,
+    written: std::vec::IntoIter<RecordBatch>,
+    /// The range that the last portion was of.
+    begun: Option<usize>,
+    /// Rows that are still wanted.
+    left: usize,
+}
+
+impl Rows {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        while self.left > 0 {
+            let batch = match self.portions.try_next().await? {
+                Some(portion) => self.saw(portion)?,
+                None => {
+                    // What was written in the transaction comes after what was there.
+                    if let Some(mut over) = self.over.take() {
+                        self.written = over.rest().into_iter();
+                    }
+                    let Some(batch) = self.written.next() else { return Ok(None) };
+                    Some(batch)
+                }
+            };
+            let Some(batch) = batch.map(|batch| self.scan.shown(&self.read, batch)).transpose()? else { continue };
+            let batch = batch.slice(0, self.left.min(batch.num_rows()));
+            self.left -= batch.num_rows();
+            if batch.num_rows() > 0 {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes what a portion rests on, and gives its rows with what the transaction has changed of them.
+    fn saw(&mut self, portion: Portion) -> Result<Option<RecordBatch>> {
+        let Portion { range, rows, evidence } = portion;
+        let VerifiedScan { work, physical, ranges, .. } = &self.scan;
+        match ranges.get(range).filter(|_| self.begun != Some(range)) {
+            Some(range) => work.saw(physical, range, &evidence, false)?,
+            None => work.saw_more(physical, &evidence)?,
+        }
+        self.begun = Some(range);
+        Ok(match &mut self.over {
+            Some(over) => rows.and_then(|rows| over.pass(&rows)),
+            None => rows,
+        })
     }
 }
 
 impl VerifiedScan {
+    /// Of rows that were read, those that the filters leave, in the columns asked for.
+    fn shown(&self, read: &[usize], batch: RecordBatch) -> Result<RecordBatch> {
+        let batch = self.recast(read, batch)?;
+        let batch = match &self.residual {
+            Some(residual) => self.kept(residual, read, batch)?,
+            None => batch,
+        };
+        let at = |c: &usize| read.iter().position(|r| r == c).expect("it was read");
+        let columns = self.columns.iter().map(|c| Arc::clone(batch.column(at(c)))).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+    }
+
     /// Sealed columns as what they are declared as. What changed hands under another declaration is refused, never cut.
     fn recast(&self, read: &[usize], batch: RecordBatch) -> Result<RecordBatch> {
         let as_sealed = |place: &usize| self.def.columns[*place].data_type() == self.def.columns[*place].ty.data_type();
@@ -388,22 +474,18 @@ impl VerifiedScan {
     }
 
     /// The rows for which what is left of the filters is true.
-    fn kept(&self, residual: &Residual, read: &[usize], batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    fn kept(&self, residual: &Residual, read: &[usize], batch: RecordBatch) -> Result<RecordBatch> {
         // The predicate names places among all columns; those that it does not read are NULL.
         let all = self.def.arrow(true);
         let fields: Vec<_> = all.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
         let schema = Arc::new(Schema::new(fields));
-        let mut kept = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let column = |place: usize| match read.iter().position(|r| *r == place) {
-                Some(at) => Arc::clone(batch.column(at)),
-                None => new_null_array(schema.field(place).data_type(), batch.num_rows()),
-            };
-            let whole = RecordBatch::try_new(Arc::clone(&schema), (0..schema.fields().len()).map(column).collect())?;
-            let mask = residual.predicate.evaluate(&whole)?.into_array(batch.num_rows())?;
-            kept.push(filter_record_batch(&batch, as_boolean_array(&mask)?)?);
-        }
-        Ok(kept)
+        let column = |place: usize| match read.iter().position(|r| *r == place) {
+            Some(at) => Arc::clone(batch.column(at)),
+            None => new_null_array(schema.field(place).data_type(), batch.num_rows()),
+        };
+        let whole = RecordBatch::try_new(Arc::clone(&schema), (0..schema.fields().len()).map(column).collect())?;
+        let mask = residual.predicate.evaluate(&whole)?.into_array(batch.num_rows())?;
+        Ok(filter_record_batch(&batch, as_boolean_array(&mask)?)?)
     }
 }
 
@@ -452,6 +534,9 @@ impl DisplayAs for VerifiedScan {
         if let Some(residual) = &self.residual {
             write!(f, ", filter={}", residual.text)?;
         }
+        if self.direction == Direction::Backwards {
+            f.write_str(", backwards")?;
+        }
         if let Some(limit) = self.limit {
             write!(f, ", limit={limit}")?;
         }
@@ -482,36 +567,51 @@ impl ExecutionPlan for VerifiedScan {
         self.limit
     }
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
-        // Rows that are looked at here are cut by whoever asked.
-        let whole = self.changed || self.residual.is_some();
-        (!whole).then(|| Arc::new(Self { limit, ..self.clone() }) as Arc<dyn ExecutionPlan>)
+        Some(Arc::new(Self { limit, ..self.clone() }))
     }
-    /// A table that is read whole is read from the copy that has the order asked for.
+    /// Rows are read in the order asked for where a key has it, from either end. A table that is read whole is read from the copy that has it.
     fn try_pushdown_sort(&self, order: &[PhysicalSortExpr]) -> Result<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>> {
-        let whole = self.pushdown && !self.changed && self.ranges == [KeyRange::ALL];
-        let column = |sort: &PhysicalSortExpr| {
-            let at = sort.expr.downcast_ref::<Column>()?.index();
-            let column = &self.def.columns[*self.columns.get(at)?];
-            // NULL sorts first in a key; the order of floats there tells -0 from 0.
-            let same = !sort.options.descending
-                && (sort.options.nulls_first || !column.nullable)
-                && column.ty != ColumnType::Float64;
-            same.then(|| column.physical.clone())
-        };
-        let wanted = order.iter().map(column).collect::<Option<Vec<_>>>().filter(|_| whole);
-        let Some(wanted) = wanted else { return Ok(SortOrderPushdownResult::Unsupported) };
-        let found = self.def.copies().into_iter().find(|(_, key)| key.starts_with(&wanted));
-        let Some((physical, key)) = found else { return Ok(SortOrderPushdownResult::Unsupported) };
-        let properties = properties(&self.def, &self.columns, &self.schema, &key);
-        let inner = Self { physical: physical.to_owned(), properties, ..self.clone() };
-        Ok(SortOrderPushdownResult::Exact { inner: Arc::new(inner) })
+        if !self.pushdown || self.changed {
+            return Ok(SortOrderPushdownResult::Unsupported);
+        }
+        let mut copies = self.def.copies();
+        // Of equals the one that is read already.
+        copies.sort_by_key(|(physical, _)| *physical != self.physical);
+        copies.truncate(if self.ranges == [KeyRange::ALL] { copies.len() } else { 1 });
+        for (physical, key) in copies {
+            let held = held(&self.ranges);
+            let Some(direction) = self.order_of(&key, held, order) else { continue };
+            let properties = properties(&self.def, &self.columns, &self.schema, &key, held, direction);
+            let inner = Self { physical: physical.to_owned(), properties, direction, ..self.clone() };
+            return Ok(SortOrderPushdownResult::Exact { inner: Arc::new(inner) });
+        }
+        Ok(SortOrderPushdownResult::Unsupported)
     }
     fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let rows = self.clone().rows();
-        let stream = futures::stream::once(rows)
-            .map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok::<_, DataFusionError>)))
-            .try_flatten()
-            .boxed();
-        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), self.clone().rows())))
+    }
+}
+
+impl VerifiedScan {
+    /// The direction in which a key has the order asked for.
+    fn order_of(&self, key: &[String], held: usize, order: &[PhysicalSortExpr]) -> Option<Direction> {
+        let (equal, mut key) = (key.get(..held)?, key.get(held..)?.iter());
+        let mut direction = None;
+        for sort in order {
+            let at = sort.expr.downcast_ref::<Column>()?.index();
+            let column = &self.def.columns[*self.columns.get(at)?];
+            if equal.contains(&column.physical) {
+                continue;
+            }
+            let own = if sort.options.descending { Direction::Backwards } else { Direction::Forwards };
+            // NULL sorts first in a key, so last against it; the order of floats there tells -0 from 0.
+            let nulls = !column.nullable || sort.options.nulls_first != sort.options.descending;
+            let same = key.next() == Some(&column.physical) && nulls && column.ty != ColumnType::Float64;
+            if !same || direction.is_some_and(|d| d != own) {
+                return None;
+            }
+            direction = Some(own);
+        }
+        Some(direction.unwrap_or(self.direction))
     }
 }

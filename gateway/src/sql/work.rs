@@ -31,13 +31,15 @@ impl Delta {
 
     /// The rows of a bag after the change.
     pub(crate) fn over(&self, certified: Vec<RecordBatch>) -> Vec<RecordBatch> {
-        let mut gone = count(&self.minus);
-        let mut rows = Vec::with_capacity(certified.len() + self.plus.len());
-        // A row that was written and retracted again is gone from what was written; else from what was certified.
-        for batch in certified.iter().chain(&self.plus) {
-            rows.extend(without(batch, &mut gone));
-        }
+        let mut over = self.laid_over();
+        let mut rows: Vec<_> = certified.iter().filter_map(|batch| over.pass(batch)).collect();
+        rows.extend(over.rest());
         rows
+    }
+
+    /// The same for rows as they come.
+    pub(crate) fn laid_over(&self) -> Over {
+        Over { gone: count(&self.minus), plus: self.plus.clone() }
     }
 
     /// The change without what cancels out.
@@ -50,6 +52,26 @@ impl Delta {
         let mut net: Vec<_> = self.plus.iter().filter_map(|b| without(b, &mut minus)).map(|b| weighed(b, 1)).collect();
         net.extend(self.minus.iter().filter_map(|b| without(b, &mut plus)).map(|b| weighed(b, -1)));
         net
+    }
+}
+
+/// A change that is laid over certified rows as they come.
+pub(crate) struct Over {
+    /// Rows that were retracted, and not met yet.
+    gone: HashMap<Vec<u8>, u64>,
+    plus: Vec<RecordBatch>,
+}
+
+impl Over {
+    /// What is left of certified rows.
+    pub(crate) fn pass(&mut self, batch: &RecordBatch) -> Option<RecordBatch> {
+        without(batch, &mut self.gone)
+    }
+
+    /// The rows that were written. A row that was written and retracted again is gone from these; else from what was certified, so this is
+    /// asked last.
+    pub(crate) fn rest(&mut self) -> Vec<RecordBatch> {
+        std::mem::take(&mut self.plus).iter().filter_map(|batch| without(batch, &mut self.gone)).collect()
     }
 }
 
@@ -109,6 +131,15 @@ pub struct Cost {
 }
 
 impl Cost {
+    fn add(&mut self, evidence: &Evidence) {
+        self.height = self.height.max(evidence.height);
+        self.rows += evidence.rows;
+        self.bytes += evidence.native_bytes + evidence.plan_bytes;
+        self.openings += evidence.openings;
+        self.requests += evidence.requests;
+        self.ms += evidence.native_ms;
+    }
+
     /// The line under an answer.
     pub(crate) fn line(&self) -> String {
         let Self { height, rows, bytes, openings, requests, ms, scans, proven } = self;
@@ -152,14 +183,18 @@ impl Work {
     pub(crate) fn saw(&self, table: &str, range: &KeyRange, evidence: &Evidence, proven: bool) -> Result<(), SqlError> {
         self.observe(table, evidence.version, Some(range))?;
         let mut cost = lock(&self.cost);
-        cost.height = cost.height.max(evidence.height);
-        cost.rows += evidence.rows;
-        cost.bytes += evidence.native_bytes + evidence.plan_bytes;
-        cost.openings += evidence.openings;
-        cost.requests += evidence.requests;
-        cost.ms += evidence.native_ms;
         cost.scans += 1;
         cost.proven += u64::from(proven);
+        cost.add(evidence);
+        Ok(())
+    }
+
+    /// Notes another portion of a read that was noted.
+    pub(crate) fn saw_more(&self, table: &str, evidence: &Evidence) -> Result<(), SqlError> {
+        if let Some(read) = lock(&self.state).reads.get(table).filter(|read| read.version != evidence.version) {
+            return Err(conflict(table, read.version, evidence.version));
+        }
+        lock(&self.cost).add(evidence);
         Ok(())
     }
 
@@ -167,14 +202,7 @@ impl Work {
     pub(crate) fn observe(&self, table: &str, version: Version, range: Option<&KeyRange>) -> Result<(), SqlError> {
         let mut state = lock(&self.state);
         match state.reads.get_mut(table) {
-            Some(read) if read.version != version => Err(SqlError::new(
-                SqlState::SerializationFailure,
-                format!(
-                    "could not serialize access: \"{table}\" was read at version {} and is at {version} now",
-                    read.version
-                ),
-            )
-            .hint("run the transaction again")),
+            Some(read) if read.version != version => Err(conflict(table, read.version, version)),
             Some(read) => {
                 read.and(range);
                 Ok(())
@@ -216,6 +244,11 @@ impl Work {
     /// Whether the reads must be looked at once more before it is said that they were true at one moment: one read was.
     pub(crate) fn needs_a_look(&self) -> bool {
         lock(&self.state).reads.len() > 1
+    }
+
+    /// The version of each table that was read.
+    pub(crate) fn versions(&self) -> Vec<(String, Version)> {
+        lock(&self.state).reads.iter().map(|(table, read)| (table.clone(), read.version)).collect()
     }
 
     pub(crate) fn writes(&self) -> bool {
@@ -263,6 +296,11 @@ impl Work {
         }
         committer.commit(Ready::new(reads, writes, &catalog.physical)).await.map(Some)
     }
+}
+
+fn conflict(table: &str, read: Version, now: Version) -> SqlError {
+    let why = format!("could not serialize access: \"{table}\" was read at version {read} and is at version {now} now");
+    SqlError::new(SqlState::SerializationFailure, why).hint("run the transaction again")
 }
 
 fn no_savepoint(name: &str) -> SqlError {

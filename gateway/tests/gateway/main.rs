@@ -16,5 +16,6 @@ mod pushdown;
 mod query;
 mod real;
 mod server;
+mod streams;
 mod transactions;
 mod types;

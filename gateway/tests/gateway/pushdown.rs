@@ -60,8 +60,8 @@ async fn answers_are_the_same_with_and_without_pushdown() {
     let rows_of = values(&mut rng, 60);
     tag(&mut with, &format!("INSERT INTO t VALUES {rows_of}")).await;
     tag(&mut with, "DELETE FROM t WHERE id % 7 = 0; UPDATE t SET n = n + 1, k = 'b' WHERE id % 5 = 0").await;
-    let (mut pushed, mut asked) = (0, 0);
-    for _ in 0..300 {
+    let (mut pushed, mut asked, mut from_the_end) = (0, 0, 0);
+    for _ in 0..500 {
         let filters: Vec<String> = (0..rng.gen_range(0..4)).map(|_| filter(&mut rng)).collect();
         let filter = if filters.is_empty() { String::new() } else { format!(" WHERE {}", filters.join(" AND ")) };
         let what = *[
@@ -71,11 +71,43 @@ async fn answers_are_the_same_with_and_without_pushdown() {
             "avg(n), avg(x), count(*)",
             "min(a), max(a)",
             "min(k), min(id)",
+            "max(k), max(id)",
+            "min(id), max(id), count(*)",
             "sum(a), avg(a), count(DISTINCT a)",
         ]
         .choose(&mut rng)
         .unwrap();
-        let text = match rng.gen_range(0..3) {
+        let by = *[
+            "a DESC, id DESC",
+            "a DESC",
+            "a, id DESC",
+            "k DESC NULLS LAST, a DESC, id DESC",
+            "k DESC, a DESC, id DESC",
+            "k DESC NULLS LAST, a",
+            "id DESC",
+            "a DESC, k DESC NULLS LAST",
+        ]
+        .choose(&mut rng)
+        .unwrap();
+        let page = match rng.gen_range(0..3) {
+            0 => String::new(),
+            1 => format!(" LIMIT {}", rng.gen_range(0..40)),
+            _ => format!(" LIMIT {} OFFSET {}", rng.gen_range(1..40), rng.gen_range(0..20)),
+        };
+        let text = match rng.gen_range(0..5) {
+            // Only the columns of the order, so that which rows are equal by it makes no difference.
+            3 => format!(
+                "SELECT {} FROM t{filter} ORDER BY {by}{page}",
+                by.split(", ").map(|c| c.split(' ').next().unwrap()).collect::<Vec<_>>().join(", ")
+            ),
+            4 => {
+                let and = if filters.is_empty() { " WHERE" } else { " AND" };
+                let (a, desc) = (rng.gen_range(-3..3), if rng.gen_bool(0.7) { " DESC" } else { "" });
+                match rng.gen_bool(0.5) {
+                    true => format!("SELECT id, x, a FROM t{filter}{and} a = {a} ORDER BY id{desc}{page}"),
+                    false => format!("SELECT max(id), min(id) FROM t{filter}{and} a = {a}"),
+                }
+            }
             0 if rng.gen_bool(0.3) => {
                 format!("SELECT k, a FROM t{filter} ORDER BY k NULLS FIRST, a LIMIT {}", rng.gen_range(1..70))
             }
@@ -86,6 +118,7 @@ async fn answers_are_the_same_with_and_without_pushdown() {
         assert_eq!(rows(&mut with, &text).await, rows(&mut without, &text).await, "{text}");
         let plan = rows(&mut with, &format!("EXPLAIN {text}")).await.join("\n");
         asked += 1;
+        from_the_end += usize::from(plan.contains("backwards"));
         pushed += usize::from(
             plan.contains("ProvenAggregate") || plan.contains("VerifiedScan") && !plan.contains("range=all"),
         );
@@ -94,7 +127,8 @@ async fn answers_are_the_same_with_and_without_pushdown() {
         let whole = !plan.contains("VerifiedScan") || plan.contains("range=all");
         assert!(!plan.contains("ProvenAggregate") && whole, "{plan}");
     }
-    println!("pushed down: {pushed} of {asked} plans");
+    println!("pushed down: {pushed} of {asked} plans, {from_the_end} from the end");
+    assert!(from_the_end > 30, "reverse scans fire: {from_the_end} of {asked}");
     assert!(pushed * 2 > asked, "pushdown fires: {pushed} of {asked}");
 }
 
@@ -124,6 +158,36 @@ async fn plans_say_what_is_pushed_down() {
         ("SELECT n FROM t ORDER BY n NULLS FIRST LIMIT 3", vec!["t~n", "limit=3"], "SortExec"),
         ("SELECT n FROM t ORDER BY n LIMIT 3", vec!["SortExec"], "limit=3"),
         ("SELECT b, a FROM t ORDER BY b DESC LIMIT 3", vec!["SortExec"], "limit=3"),
+        ("SELECT a, b FROM t ORDER BY a DESC, b DESC LIMIT 2", vec!["VerifiedScan", "backwards, limit=2"], "SortExec"),
+        ("SELECT n FROM t ORDER BY a DESC, b DESC", vec!["backwards"], "SortExec"),
+        ("SELECT a, n FROM t ORDER BY a DESC LIMIT 2", vec!["backwards, limit=2"], "SortExec"),
+        (
+            "SELECT a FROM t WHERE a < 7 AND n > 3 ORDER BY a DESC LIMIT 2",
+            vec!["(a) < (7)", "filter=", "backwards, limit=2"],
+            "SortExec",
+        ),
+        ("SELECT b, n FROM t WHERE a = 1 ORDER BY b DESC LIMIT 2", vec!["(a) = (1)", "backwards, limit=2"], "SortExec"),
+        (
+            "SELECT a, b FROM t WHERE a = 1 ORDER BY a, b DESC LIMIT 2",
+            vec!["(a) = (1)", "backwards, limit=2"],
+            "SortExec",
+        ),
+        ("SELECT a, b FROM t WHERE a = 1 ORDER BY b LIMIT 2", vec!["(a) = (1)", "limit=2"], "SortExec"),
+        (
+            "SELECT a, b FROM t WHERE a IN (1, 4) ORDER BY a DESC, b DESC LIMIT 2",
+            vec!["2 ranges", "backwards, limit=2"],
+            "SortExec",
+        ),
+        ("SELECT a, b FROM t WHERE a IN (1, 4) ORDER BY b DESC LIMIT 2", vec!["2 ranges", "SortExec"], "backwards"),
+        ("SELECT a, b FROM t ORDER BY a DESC, b LIMIT 2", vec!["SortExec"], "backwards"),
+        // NULL comes first where nothing else is said, and last in a key from the end.
+        ("SELECT n FROM t ORDER BY n DESC LIMIT 3", vec!["SortExec"], "backwards"),
+        ("SELECT n FROM t ORDER BY n DESC NULLS LAST LIMIT 3", vec!["t~n", "backwards, limit=3"], "SortExec"),
+        ("SELECT max(b), min(b) FROM t WHERE a = 1", vec!["ProvenAggregate", "(a) = (1)"], "VerifiedScan"),
+        ("SELECT max(b) FROM t WHERE a > 1", vec!["VerifiedScan"], "ProvenAggregate"),
+        ("SELECT max(n), min(n) FROM t", vec!["ProvenAggregate", "t~n"], "VerifiedScan"),
+        ("SELECT max(n), min(a) FROM t", vec!["VerifiedScan"], "ProvenAggregate"),
+        ("SELECT n FROM t WHERE n > 3 LIMIT 2", vec!["limit=2"], "LimitExec"),
         ("SELECT n FROM t WHERE a IN (3, 1) AND b = 'x'", vec!["2 ranges from (a, b) = (1, x)"], "FilterExec"),
         ("SELECT n FROM t WHERE a = ANY(ARRAY[5, 4, 1, 2])", vec!["4 ranges from (a) = (1)"], "FilterExec"),
     ] {

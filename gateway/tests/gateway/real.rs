@@ -2,7 +2,7 @@
 
 use crate::local::{Net, Node};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
-use fluence_client::{Database, Keyring, Keystore, Session};
+use fluence_client::{Database, Keyring, Keystore, Session, SessionOptions};
 use fluence_gateway::session::{GatewayOptions, Outcome, Tag};
 use fluence_gateway::store::Store;
 use fluence_gateway::{Gateway, SqlError, SqlSession};
@@ -19,9 +19,14 @@ pub(crate) struct Real {
 }
 
 pub(crate) async fn real() -> Real {
+    real_with(SessionOptions::default()).await
+}
+
+/// The same, for a session with options of its own.
+pub(crate) async fn real_with(options: SessionOptions) -> Real {
     let (net, nodes) = Net::of(&[1]);
     let keystore = Keystore::in_memory(Keyring::generate(&mut StdRng::seed_from_u64(1)));
-    let session = Session::new(Arc::clone(&net), keystore, StdRng::seed_from_u64(1001));
+    let session = Session::with(Arc::clone(&net), keystore, StdRng::seed_from_u64(1001), options);
     let ids = nodes.iter().map(|n| n.id()).collect();
     let database = session.create_database("test", ids, Vec::new()).await.unwrap();
     Real { net, nodes, database }

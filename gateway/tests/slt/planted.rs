@@ -1,13 +1,12 @@
 //! A store that is off by one in what is pushed down: what a wrong pushdown would do. The comparison must notice it.
 
 use async_trait::async_trait;
-use datafusion::arrow::array::RecordBatch;
 use fluence_client::prove::{Proved, ProvenSum};
 use fluence_client::query::Evidence;
 use fluence_client::schema::TableSchema;
-use fluence_client::{Aggregate, AggregateValue, KeyRange, PreparedMerge, Select, Value};
+use fluence_client::{Aggregate, AggregateValue, Direction, KeyRange, PreparedMerge, Value};
 use fluence_gateway::SqlError;
-use fluence_gateway::store::{Committed, ProofKeys, Store, Write};
+use fluence_gateway::store::{Committed, Portions, ProofKeys, Scan, Store, Write};
 use fluence_types::Version;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -22,11 +21,13 @@ pub(crate) enum Fault {
     Upper,
     /// The most rows.
     Limit,
+    /// The end from which rows are read.
+    Direction,
     /// The lower end of a range that is summed.
     Sum,
 }
 
-pub(crate) const FAULTS: [Fault; 4] = [Fault::Lower, Fault::Upper, Fault::Limit, Fault::Sum];
+pub(crate) const FAULTS: [Fault; 5] = [Fault::Lower, Fault::Upper, Fault::Limit, Fault::Direction, Fault::Sum];
 
 /// See the module.
 pub(crate) struct Planted {
@@ -87,18 +88,23 @@ impl Store for Planted {
         self.store.create_table(schema).await
     }
 
-    async fn read(&self, table: &str, select: &Select) -> Result<(Vec<RecordBatch>, Evidence), SqlError> {
-        let mut select = select.clone();
-        if self.shows(Fault::Lower, table) {
-            select.range.lower = shifted(&select.range.lower);
-        }
-        if self.shows(Fault::Upper, table) {
-            select.range.upper = shifted(&select.range.upper);
+    async fn scan(&self, table: &str, scan: &Scan) -> Result<Portions, SqlError> {
+        let mut scan = scan.clone();
+        for range in &mut scan.ranges {
+            if self.shows(Fault::Lower, table) {
+                range.lower = shifted(&range.lower);
+            }
+            if self.shows(Fault::Upper, table) {
+                range.upper = shifted(&range.upper);
+            }
         }
         if self.shows(Fault::Limit, table) {
-            select.limit = select.limit.map(|limit| limit.saturating_sub(1));
+            scan.limit = scan.limit.map(|limit| limit.saturating_sub(1));
         }
-        self.store.read(table, &select).await
+        if self.shows(Fault::Direction, table) {
+            scan.direction = Direction::Forwards;
+        }
+        self.store.scan(table, &scan).await
     }
 
     async fn aggregates(

@@ -1,5 +1,5 @@
 //! Aggregates that nodes answer with two openings a segment: COUNT, SUM, AVG, VAR, STDDEV, COVAR, CORR and REGR of declared sums, and MIN and
-//! MAX of the leading key column; with GROUP BY on leading columns of a sort key too, a proven request for each group.
+//! MAX of a key column, which are one row; with GROUP BY on leading columns of a sort key too, a proven request for each group.
 //!
 //! ```text
 //! Aggregate(TableScan)  ->  Projection(TableScan(Proven))
@@ -109,7 +109,8 @@ fn proven(node: &AggregateNode) -> Result<Option<LogicalPlan>> {
     let types = node.schema.fields().iter().skip(groups.len());
     for Candidate { physical, range, prefix } in table.candidates(&scan.filters, &groups) {
         let Some(schema) = table.physical.physical.get(&physical) else { continue };
-        let wanted = exprs.iter().zip(types.clone()).map(|(e, f)| wanted_of(&table.def, schema, e, f.data_type()));
+        let wanted =
+            exprs.iter().zip(types.clone()).map(|(e, f)| wanted_of(&table.def, schema, &range, e, f.data_type()));
         let Some(wanted) = wanted.collect::<Option<Vec<Wanted>>>() else { continue };
         // The ends of a group would be read from its rows.
         if !groups.is_empty() && wanted.iter().any(Wanted::reads_rows) {

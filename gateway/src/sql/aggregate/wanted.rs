@@ -12,7 +12,7 @@ use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams}
 use datafusion::logical_expr::{Cast, Expr};
 use datafusion::scalar::ScalarValue;
 use fluence_client::schema::TableSchema;
-use fluence_client::{Aggregate, AggregateValue, PairStatistic, SumExpr, Value};
+use fluence_client::{Aggregate, AggregateValue, KeyRange, PairStatistic, SumExpr, Value};
 
 /// One aggregate, as it is asked for and as DataFusion computes it.
 #[derive(Clone, Debug)]
@@ -89,8 +89,14 @@ pub(super) fn row(wanted: &[Wanted], values: Vec<AggregateValue>, fields: &Field
     wanted.iter().zip(fields).map(|(wanted, field)| wanted.value(&mut values, field.data_type())?.to_array()).collect()
 }
 
-/// What `expr` wants of the sums of a copy of a table, where they are declared there; `ty` is the type that the plan gives it.
-pub(super) fn wanted_of(def: &TableDef, schema: &TableSchema, expr: &Expr, ty: &DataType) -> Option<Wanted> {
+/// What `expr` wants of the sums over a range of a copy of a table, where they are declared there; `ty` is the type that the plan gives it.
+pub(super) fn wanted_of(
+    def: &TableDef,
+    schema: &TableSchema,
+    range: &KeyRange,
+    expr: &Expr,
+    ty: &DataType,
+) -> Option<Wanted> {
     let expr = match expr {
         Expr::Alias(alias) => &*alias.expr,
         other => other,
@@ -163,8 +169,10 @@ pub(super) fn wanted_of(def: &TableDef, schema: &TableSchema, expr: &Expr, ty: &
             let variance = if population { Aggregate::VarPop(name) } else { Aggregate::VarSamp(name) };
             Some(if func.name().starts_with("var") { Wanted::Double(variance) } else { Wanted::Root(variance) })
         }
-        // The least value of the leading key column stands in the first row, the greatest in the last.
-        ("min" | "max", own, ty, None) if own == ty && schema.key()[0] == column.physical && !column.nullable => {
+        // The least value of a key column, where those before it are held equal, stands in the first row, the greatest in the last.
+        ("min" | "max", own, ty, None)
+            if own == ty && schema.key().iter().take(range.held() + 1).any(|k| *k == column.physical) =>
+        {
             let name = column.physical.clone();
             let end = if func.name() == "min" { Aggregate::Min(name) } else { Aggregate::Max(name) };
             (!own.is_floating()).then_some(Wanted::End(end))
