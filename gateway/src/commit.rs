@@ -16,6 +16,7 @@
 //!           control", TODS 1981
 
 use crate::error::{SqlError, SqlState};
+use crate::pins::Pins;
 use crate::sql::write::ROWS_MAX;
 use crate::store::{Committed, Store, Write};
 use datafusion::arrow::array::RecordBatch;
@@ -245,6 +246,8 @@ pub struct Counts {
 pub(crate) struct Committer {
     store: Arc<dyn Store>,
     state: Mutex<State>,
+    /// Scans under way.
+    pub(crate) pins: Pins,
 }
 
 fn unknown() -> SqlError {
@@ -256,7 +259,7 @@ fn unknown() -> SqlError {
 
 impl Committer {
     pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, state: Mutex::default() })
+        Arc::new(Self { store, state: Mutex::default(), pins: Pins::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -293,11 +296,14 @@ impl Committer {
         loop {
             let merges = std::mem::take(&mut self.state().merges);
             for (table, merge) in merges {
-                // Where another merge was faster, this one is nothing; the next commit asks again.
-                let merged = self.store.commit_merge(&table, merge).await;
+                // Where another merge was faster, or a scan began, this one is nothing; the next commit asks again.
+                let merged = match self.pins.holds(&table) {
+                    true => None,
+                    false => self.store.commit_merge(&table, merge).await.ok(),
+                };
                 let mut state = self.state();
                 state.merging.remove(&table);
-                if let Ok(merged) = merged {
+                if let Some(merged) = merged {
                     state.remember_merge(&merged);
                 }
             }
@@ -326,9 +332,12 @@ impl Committer {
     }
 
     async fn prepare(self: Arc<Self>, table: String) {
-        let merge = self.store.prepare_merge(&table).await;
+        let merge = match self.pins.holds(&table) {
+            true => None,
+            false => self.store.prepare_merge(&table).await.ok().flatten(),
+        };
         let mut state = self.state();
-        let Ok(Some(merge)) = merge else {
+        let Some(merge) = merge else {
             state.merging.remove(&table);
             return;
         };

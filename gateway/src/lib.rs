@@ -14,6 +14,7 @@ pub mod error;
 mod gateway;
 pub mod http;
 mod pg_type;
+mod pins;
 pub mod server;
 pub mod session;
 pub mod sql;

@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::Int64Type;
 use fluence_client::prove::{Proved, ProvenSum};
 use fluence_client::query::Evidence;
 use fluence_client::schema::TableSchema;
-use fluence_client::{Aggregate, AggregateValue, Direction, KeyRange, SessionOptions, Value};
+use fluence_client::{Aggregate, AggregateValue, Direction, KeyRange, PreparedMerge, SessionOptions, Value};
 use fluence_gateway::session::{Cost, GatewayOptions, Outcome};
 use fluence_gateway::store::{Committed, Portions, ProofKeys, Scan, Store, Write};
 use fluence_gateway::{Gateway, SqlError, SqlSession};
@@ -103,6 +103,12 @@ impl Store for Counting {
     }
     async fn clear(&self, table: &str) -> Result<(), SqlError> {
         self.store.clear(table).await
+    }
+    async fn prepare_merge(&self, table: &str) -> Result<Option<PreparedMerge>, SqlError> {
+        self.store.prepare_merge(table).await
+    }
+    async fn commit_merge(&self, table: &str, merge: PreparedMerge) -> Result<Committed, SqlError> {
+        self.store.commit_merge(table, merge).await
     }
     async fn prove(
         &self,
