@@ -6,6 +6,7 @@ use crate::error::SqlError;
 use crate::sql::types::{CHARS_MAX, TYPE_NAME};
 use arrow_pg::datatypes::field_into_pg_type;
 use datafusion::arrow::datatypes::{DataType, Field};
+use datafusion_pg_catalog::pg_catalog::oid_field::{OID_ALIAS_KEY, kind};
 use pgwire::api::Type;
 use std::sync::Arc;
 
@@ -44,6 +45,11 @@ pub(crate) fn decimal(data_type: &DataType) -> Option<(u8, i8)> {
 
 /// The type that a field's metadata names.
 fn named(field: &Field) -> Option<Type> {
+    if let DataType::List(item) = field.data_type()
+        && item.metadata().get(OID_ALIAS_KEY).is_some_and(|kind| kind == kind::OID)
+    {
+        return Some(Type::OID_ARRAY);
+    }
     let texts = matches!(field.data_type(), DataType::Utf8);
     Some(match field.metadata().get(TYPE_NAME)?.as_str() {
         "numeric" => Type::NUMERIC,

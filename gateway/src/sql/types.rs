@@ -14,6 +14,7 @@ use datafusion::arrow::array::{Array, ArrayRef};
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::sql::sqlparser::ast::{self, CharacterLength, ExactNumberInfo, TimezoneInfo};
+use datafusion_pg_catalog::pg_catalog::oid_field::{OID_ALIAS_KEY, kind};
 use fluence_client::ColumnType;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -232,15 +233,20 @@ pub(crate) fn cast_name(ty: &DataType) -> Option<String> {
     })
 }
 
+fn is_oid(ty: &ast::DataType) -> bool {
+    let ast::DataType::Custom(name, _) = ty else { return false };
+    name.0.last().and_then(|part| part.as_ident()).is_some_and(|last| last.value.eq_ignore_ascii_case("oid"))
+}
+
 /// The Arrow type that a cast in SQL names, where it is one of [`cast_name`]'s, an OID, or an array of such.
 pub(crate) fn cast_type(ty: &ast::DataType) -> Option<DataType> {
     match ty {
         ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(item, _)) => {
-            Some(DataType::List(Arc::new(Field::new_list_field(cast_type(item)?, true))))
+            let field = Field::new_list_field(cast_type(item)?, true);
+            let kind = is_oid(item).then(|| (OID_ALIAS_KEY.to_owned(), kind::OID.to_owned()));
+            Some(DataType::List(Arc::new(field.with_metadata(kind.into_iter().collect()))))
         }
-        ast::DataType::Custom(name, _) if matches!(name.0.last(), Some(last) if last.to_string() == "oid") => {
-            Some(DataType::Int32)
-        }
+        _ if is_oid(ty) => Some(DataType::Int32),
         _ => declared(ty).ok().map(|d| d.sql.data_type(d.ty)),
     }
 }

@@ -310,8 +310,6 @@ impl VisitorMut for Regs {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn names_and_oids_are_looked_up_and_other_statements_stay() {
         for (asked, known) in [
