@@ -330,6 +330,39 @@ async fn rows_that_go_out_are_of_one_version_or_end_in_a_conflict() {
 }
 
 #[tokio::test]
+async fn merges_of_a_gateway_wait_for_its_scans() {
+    let real = real_with(SessionOptions { portion_cells: 24, ..SessionOptions::default() }).await;
+    let gateway = real.gateway(GatewayOptions { answer_bytes: 0, ..GatewayOptions::default() });
+    let [a, b] = &mut [gateway.session("a", "db").await.unwrap(), gateway.session("b", "db").await.unwrap()];
+    tag(a, "CREATE TABLE t (id bigint PRIMARY KEY, n bigint NOT NULL)").await;
+    tag(a, &format!("INSERT INTO t SELECT value, 0 FROM generate_series(1, {ROWS})")).await;
+    let statement = a.parse("SELECT id, n FROM t").unwrap().pop().unwrap();
+    let prepared = a.prepare(statement, Vec::new()).await.unwrap();
+    let Outcome::Rows { mut stream, .. } = a.execute(&prepared, Vec::new()).await.unwrap() else { panic!("no rows") };
+    let mut count = 0;
+    for _ in 0..4 {
+        count += stream.next().await.unwrap().unwrap().num_rows();
+    }
+    for id in 1..=12 {
+        tag(b, &format!("UPDATE t SET n = 1 WHERE id = {id}")).await;
+    }
+    while let Some(batch) = stream.next().await {
+        count += batch.unwrap().num_rows();
+    }
+    drop(stream);
+    assert_eq!((count as i64, gateway.counts().merges), (ROWS, 0));
+    // The next ones come with the next commits.
+    for more in 0.. {
+        if gateway.counts().merges > 0 {
+            break;
+        }
+        assert!(more < 40, "{:?}", gateway.counts());
+        tag(b, "UPDATE t SET n = n + 1 WHERE id = 1").await;
+    }
+    assert_eq!(rows(b, "SELECT count(*) FROM t WHERE n > 0").await, ["12"]);
+}
+
+#[tokio::test]
 async fn what_a_transaction_wrote_is_laid_over_every_portion() {
     let (_real, store, mut s) = streamed().await;
     tag(&mut s, "BEGIN; DELETE FROM t WHERE id % 1000 = 0; UPDATE t SET n = -id WHERE id IN (1, 9999, 19999); INSERT INTO t VALUES (0, 0), (50000, 5)").await;
