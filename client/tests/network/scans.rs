@@ -76,7 +76,10 @@ async fn messy() -> (Arc<Net>, Arc<Node>, Database<Arc<Net>>, Small, Pairs) {
     (net, Arc::clone(&nodes[0]), db, table, rows)
 }
 
-fn ranges() -> Vec<(KeyRange, Box<dyn Fn(i64) -> bool>)> {
+/// Whether an id is in a range.
+type Keep = Box<dyn Fn(i64) -> bool>;
+
+fn ranges() -> Vec<(KeyRange, Keep)> {
     let v = |id: i64| vec![Value::Int64(id)];
     let range = |lower, upper| KeyRange { lower, upper };
     use Bound::{Excluded, Included, Unbounded};

@@ -161,8 +161,8 @@ async fn flow(s: &mut SqlSession, text: &str) -> usize {
 /// The sealed table behind `t`.
 async fn sealed(real: &Real) -> String {
     let tables = real.database.tables().await.unwrap();
-    let names = tables.into_iter().map(|t| t.name().to_owned());
-    names.filter(|name| !name.starts_with("fluence_")).next_back().unwrap()
+    let mut names = tables.into_iter().map(|t| t.name().to_owned());
+    names.rfind(|name| !name.starts_with("fluence_")).unwrap()
 }
 
 fn cost(s: &SqlSession) -> Cost {
