@@ -15,7 +15,7 @@ SEEDS ?= 100
 SEED0 ?= 1
 chaos: SEEDS = 10
 
-.PHONY: help bootstrap build build-sql demo sim sim-planted chaos sql-corpus test test-fast test-slow test-rocksdb test-aarch64 check lint bench bench-idle bench-compare release contracts artifacts clean
+.PHONY: help bootstrap build build-sql demo sim sim-planted chaos sql-corpus test test-fast test-slow test-rocksdb test-aarch64 check lint bench bench-idle bench-sql bench-compare release contracts artifacts clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -95,6 +95,11 @@ bench: ## our benches, tuned for this machine's processor
 bench-idle: ## what 24 databases cost that nobody uses: four real nodes, four minutes
 	cargo build --locked -p fluence-cli
 	FLUENCE_BIN=$(FLUENCE) cargo bench --locked -p fluence-benches --profile dev --bench idle
+
+bench-sql: ## SQL beside PostgreSQL 15, whose server must be there; builds an optimised binary first: 75 minutes of CPU
+	@scripts/bootstrap.sh data
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/optimised cargo build --locked --release -p fluence-cli --features sql
+	FLUENCE=$(CARGO_TARGET_DIR)/optimised/release/fluence python3 tests/sql/bench.py
 
 bench-compare: ## against other engines, in their own workspace
 	cd benches/compare && RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/compare cargo bench --locked

@@ -140,6 +140,8 @@ def measure(words, data, count, vacuum):
 
 
 def main():
+    if not (served.POSTGRES / "initdb").exists():
+        raise SystemExit(f"no PostgreSQL in {served.POSTGRES}: install postgresql-15, or name its folder in POSTGRES_BIN")
     served.drivers()
     data, count = flights()
     results = {}
