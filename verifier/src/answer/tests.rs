@@ -3,6 +3,7 @@ use fluence_crypto::roots::Catalogue;
 use fluence_crypto::secret::Secret;
 use fluence_crypto::sign::NodeKey;
 use fluence_crypto::tree::SegmentTree;
+use fluence_crypto::{roots, vote};
 use fluence_types::answer::CellRange;
 use fluence_types::block::{BlockHeader, Members};
 use fluence_types::codec::{Bounded, decode, encode};
