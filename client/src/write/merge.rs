@@ -20,20 +20,12 @@ use fluence_types::op::{OpRefusal, SegmentRef};
 
 /// Several segments as one: sealed, and with the members or inside what it will be named by; not live yet.
 #[derive(Debug)]
-pub struct PreparedMerge {
+pub(crate) struct PreparedMerge {
     pub(crate) inputs: Vec<SegmentRoot>,
     /// None where everything cancelled out.
     pub(crate) output: Option<(SegmentRef, SegmentRoot)>,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
-}
-
-impl PreparedMerge {
-    /// How many segments it makes one of.
-    #[must_use]
-    pub fn inputs(&self) -> usize {
-        self.inputs.len()
-    }
 }
 
 impl<T: Transport> Table<T> {
@@ -61,7 +53,7 @@ impl<T: Transport> Table<T> {
     ///
     /// # Errors
     /// [`ClientError`]; [`OpRefusal::NotLive`] where another merge was faster.
-    pub async fn prepare_merge(&self) -> Result<Option<PreparedMerge>, ClientError> {
+    pub(crate) async fn prepare_merge(&self) -> Result<Option<PreparedMerge>, ClientError> {
         // The entry last seen: a stale one is found out when the merge is read, or committed.
         let entry = self.session.entry(&self.handle).await?;
         if entry.live.len() < tiers::SOFT {
@@ -77,7 +69,7 @@ impl<T: Transport> Table<T> {
     ///
     /// # Errors
     /// [`ClientError`]; [`OpRefusal::NotLive`] where one of the segments was retired meanwhile.
-    pub async fn commit_merge(&self, merge: PreparedMerge) -> Result<Committed, ClientError> {
+    pub(crate) async fn commit_merge(&self, merge: PreparedMerge) -> Result<Committed, ClientError> {
         for attempt in 1.. {
             let entry = self.session.catalogue(&self.db(), self.projection()).await?.entry().clone();
             if let Some(gone) = merge.inputs.iter().find(|root| !entry.live.contains(root)) {

@@ -81,7 +81,7 @@ impl SqlSession {
 
     pub(super) async fn start(&mut self) -> Result<Outcome, SqlError> {
         if matches!(self.transaction, Transaction::Idle) {
-            let work = Work::new(&self.gateway.committer.pins);
+            let work = Arc::new(Work::default());
             self.begin(&work, false).await?;
             self.transaction = Transaction::Open(work);
             self.read_only = self.settings.is_on(settings::READ_ONLY);

@@ -476,7 +476,7 @@ impl SqlSession {
         }
         // Outside a transaction block, a statement is its own transaction, and tried again where somebody else was first.
         for attempt in 1.. {
-            let work = Work::new(&self.gateway.committer.pins);
+            let work = Arc::new(Work::default());
             self.last = Arc::clone(&work);
             self.begin(&work, attempt > 1).await?;
             let notices = self.notices.len();

@@ -25,6 +25,9 @@ pub(crate) fn of(field: &Field) -> Option<(i32, i16)> {
     Some((table.parse().ok()?, column.parse().ok()?))
 }
 
+/// A table, and the number of a column of it.
+type Origin = (String, i32);
+
 /// The columns of a plan's answer, each with where it comes from.
 pub(crate) fn marked(plan: &LogicalPlan, schema: &SchemaRef, shared: &Shared) -> SchemaRef {
     let catalog = shared.get().catalog;
@@ -37,7 +40,7 @@ pub(crate) fn marked(plan: &LogicalPlan, schema: &SchemaRef, shared: &Shared) ->
         return Arc::clone(schema);
     }
     let objects = shared.objects(&catalog);
-    let field = |(field, (from, kind)): (&Arc<Field>, (Option<(String, i32)>, Option<String>))| {
+    let field = |(field, (from, kind)): (&Arc<Field>, (Option<Origin>, Option<String>))| {
         let mut field = field.as_ref().clone();
         if let Some(kind) = kind.filter(|_| !field.metadata().contains_key(TYPE_NAME)) {
             let mut metadata = field.metadata().clone();
@@ -87,7 +90,7 @@ fn kind(plan: &LogicalPlan, column: &Column) -> Option<String> {
 }
 
 /// The relation that a column of a plan is of, and its number there.
-fn origin(plan: &LogicalPlan, column: &Column, catalog: &Catalog) -> Option<(String, i32)> {
+fn origin(plan: &LogicalPlan, column: &Column, catalog: &Catalog) -> Option<Origin> {
     let place = || plan.schema().maybe_index_of_column(column);
     let through = |input: &LogicalPlan, expr: &Expr| match expr {
         Expr::Column(column) => origin(input, column, catalog),

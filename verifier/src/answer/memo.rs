@@ -19,13 +19,17 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 /// Results that are kept of a kind.
 const KEPT: usize = 1024;
 
-struct Memo<V> {
-    kept: Mutex<(HashMap<[u8; 32], V>, VecDeque<[u8; 32]>)>,
+struct Memo<V>(Mutex<Kept<V>>);
+
+struct Kept<V> {
+    values: HashMap<[u8; 32], V>,
+    /// The oldest first.
+    order: VecDeque<[u8; 32]>,
 }
 
 impl<V: Copy> Memo<V> {
     fn new() -> Self {
-        Self { kept: Mutex::new((HashMap::new(), VecDeque::new())) }
+        Self(Mutex::new(Kept { values: HashMap::new(), order: VecDeque::new() }))
     }
 
     /// What `compute` gives, which depends on `parts` alone.
@@ -35,12 +39,12 @@ impl<V: Copy> Memo<V> {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         let key = *hasher.finalize().as_bytes();
-        let known = self.kept.lock().unwrap_or_else(PoisonError::into_inner).0.get(&key).copied();
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).values.get(&key).copied();
         if let Some(value) = known {
             return Ok(value);
         }
         let value = compute()?;
-        let (values, order) = &mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { values, order } = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if values.insert(key, value).is_none() {
             order.push_back(key);
             if order.len() > KEPT
@@ -93,7 +97,7 @@ mod tests {
             assert_eq!(get(&[&n.to_le_bytes()], Ok(n)), (Ok(n), true));
         }
         assert_eq!(get(&[b"a"], Ok(9)), (Ok(9), true));
-        let (values, order) = &*memo.kept.lock().unwrap();
+        let Kept { values, order } = &*memo.0.lock().unwrap();
         assert_eq!((values.len(), order.len()), (KEPT, KEPT));
     }
 }

@@ -116,6 +116,9 @@ struct GroupsExec {
     properties: Arc<PlanProperties>,
 }
 
+/// Where the search for groups stands: what is left of the range.
+type Step = (Arc<GroupsExec>, KeyRange);
+
 /// Where a group is.
 struct Found {
     this: Arc<GroupsExec>,
@@ -146,7 +149,7 @@ impl GroupsExec {
     }
 
     /// The same as a step of a stream, which has its own handle.
-    fn next((this, rest): (Arc<Self>, KeyRange)) -> BoxFuture<'static, Result<Option<(Found, (Arc<Self>, KeyRange))>>> {
+    fn next((this, rest): Step) -> BoxFuture<'static, Result<Option<(Found, Step)>>> {
         let step = async move {
             let found = this.first(rest).await?;
             Ok(found.map(|(keys, range, rest)| (Found { this: Arc::clone(&this), keys, range }, (this, rest))))

@@ -16,7 +16,7 @@ use super::catalog::TableDef;
 use super::table::{Candidate, FluenceTable};
 use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, Result};
+use datafusion::common::{Column, Result, TableReference};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{Aggregate as AggregateNode, Expr, LogicalPlan, LogicalPlanBuilder, TableScan};
 use datafusion::optimizer::optimizer::ApplyOrder;
@@ -116,6 +116,8 @@ fn proven(node: &AggregateNode) -> Result<Option<LogicalPlan>> {
         if !groups.is_empty() && wanted.iter().any(Wanted::reads_rows) {
             continue;
         }
+        // The planner takes two scans of one name for one: the name says what is asked.
+        let name = format!("{physical} {groups:?} {prefix:?} {range:?} {wanted:?}");
         let fields = node.schema.fields().iter().enumerate();
         let fields = fields.map(|(i, f)| Field::new(format!("a{i}"), f.data_type().clone(), f.is_nullable()));
         let proven = Proven {
@@ -134,11 +136,8 @@ fn proven(node: &AggregateNode) -> Result<Option<LogicalPlan>> {
             let rows = with_source(node, table)?;
             Arc::new(groups::GroupsTable { proven, groups: groups.clone(), prefix, rows })
         };
-        let scan = LogicalPlanBuilder::scan(scan.table_name.clone(), provider_as_source(provider), None)?;
-        let table_name = match scan.plan() {
-            LogicalPlan::TableScan(scan) => scan.table_name.clone(),
-            _ => return Ok(None),
-        };
+        let table_name = TableReference::bare(name);
+        let scan = LogicalPlanBuilder::scan(table_name.clone(), provider_as_source(provider), None)?;
         let named = node.schema.iter().enumerate().map(|(i, (qualifier, field))| {
             let column = Expr::Column(Column::new(Some(table_name.clone()), format!("a{i}")));
             column.alias_qualified(qualifier.cloned(), field.name())
