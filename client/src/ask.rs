@@ -50,7 +50,7 @@ pub struct SessionOptions {
     pub write_patience: Duration,
     /// How long the rest may take where a quorum has done what all members should do.
     pub grace: Duration,
-    /// Whether queries first ask f + 1 members what is the newest (`fresh.rs` says what that gives). One round trip more for each query.
+    /// Whether queries also ask f + 1 members what is the newest, beside what they read (`fresh.rs` says what that gives).
     pub fresh: bool,
     /// Cells, of 256 bytes, that a scan asks for at once: what it holds in memory is some of these.
     pub portion_cells: u64,

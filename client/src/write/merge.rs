@@ -54,8 +54,7 @@ impl<T: Transport> Table<T> {
     /// # Errors
     /// [`ClientError`]; [`OpRefusal::NotLive`] where another merge was faster.
     pub(crate) async fn prepare_merge(&self) -> Result<Option<PreparedMerge>, ClientError> {
-        // The entry last seen: a stale one is found out when the merge is read, or committed.
-        let entry = self.session.entry(&self.handle).await?;
+        let entry = self.session.catalogue(&self.db(), self.projection()).await?.entry().clone();
         if entry.live.len() < tiers::SOFT {
             return Ok(None);
         }
