@@ -118,10 +118,10 @@ fn psql_uses_a_cluster_as_a_common_database() {
     assert!(described.contains("name") && described.contains("numeric"), "{described}");
 
     // A sum with a succinct proof, which anybody may check: refused where no key is trusted, and where the proof is another's.
-    server.ask("CREATE TABLE sums (id bigint PRIMARY KEY, n bigint NOT NULL)");
-    server.ask("INSERT INTO sums SELECT x, x * 2 FROM generate_series(1, 100) AS g(x)");
+    server.ask("CREATE TABLE sums (id bigint PRIMARY KEY, n bigint NOT NULL, m bigint NOT NULL)");
+    server.ask("INSERT INTO sums SELECT x, x * 2, x * 3 FROM generate_series(1, 100) AS g(x)");
     let asked =
-        "SET fluence.proof = 'groth16'; SELECT count(*), sum(n) FROM sums WHERE id <= 10; SELECT fluence_last_proof()";
+        "SET fluence.proof = 'groth16'; SELECT count(*), sum(m) FROM sums WHERE id <= 10; SELECT fluence_last_proof()";
     let keyless = server.psql(&["-v", "VERBOSITY=verbose", "-c", asked]);
     assert!(!keyless.status.success() && text(&keyless.stderr).contains("55000"), "{}", text(&keyless.stderr));
     let proved = owner.json(&["query", "sums~1", "--agg", "count", "--prove"]);
@@ -131,9 +131,9 @@ fn psql_uses_a_cluster_as_a_common_database() {
     std::fs::copy(key, trusted.join(key.file_name().unwrap())).unwrap();
     let answer = server.ask(asked);
     let lines: Vec<&str> = answer.lines().collect();
-    assert_eq!(lines[..2], ["SET", "10|110"], "{answer}");
+    assert_eq!(lines[..2], ["SET", "10|165"], "{answer}");
     let proofs: Vec<Value> = serde_json::from_str(lines[2]).unwrap();
-    assert_eq!(proofs.len(), 2, "a count and a sum");
+    assert_eq!(proofs.len(), 2, "a count, and a sum that has no room in the same lane");
     let (file, vkey) = (dir.path().join("proof.json"), key.to_str().unwrap());
     let check = |proof: &Value| {
         std::fs::write(&file, proof.to_string()).unwrap();

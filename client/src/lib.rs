@@ -23,6 +23,7 @@ pub mod keyring;
 pub mod keystore;
 pub mod lease;
 pub mod open;
+pub mod packing;
 pub mod plan;
 pub mod prove;
 pub mod query;

@@ -7,7 +7,7 @@
 
 use crate::block::{BlockError, decode_column, decode_weights};
 use crate::range::Bounds;
-use crate::seal::{TableKeys, block_aad, group_rows};
+use crate::seal::{SEGMENT_ROWS_MAX, TableKeys, block_aad, group_rows};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 use arrow_select::concat::concat;
@@ -133,6 +133,10 @@ impl SegmentView {
         }
         if !header.lanes.iter().map(|l| l.kind).eq(table.schema.lane_kinds().iter().copied()) {
             return foreign("list of lanes");
+        }
+        // So many live rows that sums packed into one scalar would not keep to their bits.
+        if header.rows > SEGMENT_ROWS_MAX as u64 {
+            return foreign("number of rows");
         }
         let byte_lanes = table.schema.byte_lanes();
         for (i, commitment) in header.blob.key_commitments[..byte_lanes].iter().enumerate() {

@@ -1,6 +1,7 @@
 //! Proven sums: a Groth16 proof of the masked sum over a range, checked here, unmasked, and compared with the native answer.
 //!
-//! Says     for every live segment of the projection under the certified root, `C` is the sum of `P[hi-1] - P[lo-1]` of the lane.
+//! Says     for every live segment of the projection under the certified root, `C` is the sum of `P[hi-1] - P[lo-1]` of the lane in which
+//!          the asked sum stands, perhaps beside others.
 //! Not      that the writer sorted and summed honestly, nor the unmasking: those are the key holder's word. The proof file holds `C`, no keys.
 //! Source   DESIGN section 6; `docs/protocol/query.md`
 
@@ -92,14 +93,17 @@ impl<T: Transport> Table<T> {
         insecure_dev_key: bool,
     ) -> Result<Proved, ClientError> {
         let schema = self.schema();
-        let (lane, aggregate) = match sum {
-            ProvenSum::Count => (schema.count_lane(), Aggregate::Count),
-            ProvenSum::Sum(expr) => (schema.expr_lane(expr)?.0, Aggregate::Sum(expr.clone())),
+        let (summed, aggregate) = match sum {
+            ProvenSum::Count => (schema.count_field(), Aggregate::Count),
+            ProvenSum::Sum(expr) => (schema.expr_field(expr)?.0, Aggregate::Sum(expr.clone())),
         };
+        let lane = summed.lane;
         let native: Answered<AggregateValue> = self.aggregate(range, &aggregate).await?;
         let mut meter = Meter::default();
         let positions = self.positions(range, &mut meter).await?;
-        let (sums, _) = self.lane_sums(&positions, &[lane], &mut meter).await?;
+        let (totals, _) = self.lane_totals(&positions, [lane], &mut meter).await?;
+        let total = totals[&lane];
+        let native_sum = summed.of(&centred(&total));
         let query =
             RangeSumQuery { db: self.db(), projection: self.projection(), lane, ranges: positions.row_ranges() };
         let mut masks = Fr::from(0u64);
@@ -138,8 +142,8 @@ impl<T: Transport> Table<T> {
             let start = Instant::now();
             groth16::verify(key, &expected.public_inputs(), &proof).map_err(|e| wrong(e.to_string()))?;
             let verify_ms = start.elapsed().as_secs_f64() * 1e3;
-            let unmasked = centred(&(field::from_bytes(&expected.sum) - masks));
-            if unmasked != sums[0] {
+            // The whole scalar, with what else stands in it.
+            if field::from_bytes(&expected.sum) - masks != total {
                 return Err(wrong("the proven sum is not the native one".to_owned()));
             }
             let file = ProofFile {
@@ -168,9 +172,9 @@ impl<T: Transport> Table<T> {
             return Err(ClientError::answer(&fluence_types::NodeId::default(), why));
         }
         debug_assert!(match &native.value {
-            AggregateValue::Count(n) => BigInt::from(*n) == sums[0],
-            AggregateValue::Sum { unscaled, .. } => BigInt::from(*unscaled) == sums[0],
-            _ => sums[0] == BigInt::from(0),
+            AggregateValue::Count(n) => BigInt::from(*n) == native_sum,
+            AggregateValue::Sum { unscaled, .. } => BigInt::from(*unscaled) == native_sum,
+            _ => native_sum == BigInt::from(0),
         });
         Ok(Proved { value: native.value, masked, file, constraints, prove_ms, verify_ms, evidence: native.evidence })
     }

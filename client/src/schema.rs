@@ -1,12 +1,13 @@
 //! Table schemas: columns, sort key, declared sums, and the lanes that follow from them.
 //!
 //! ```text
-//! lane order   one byte lane per column | byte lane of the weights | sum lanes: weight, not-null counts, declared expressions
+//! lane order   one byte lane per column | byte lane of the weights | sum lanes: weight, not-null counts, declared expressions, packed
 //! ```
 //! Rule    nodes know only the kinds of the lanes; names, types, key and expressions travel sealed ([`crate::keyring`]).
-//!         A sum lane's value for a row of weight w is `w * expression`, 0 where the expression is NULL.
+//!         A row of weight w adds `w * expression` to a sum, 0 where the expression is NULL. Sums share lanes: [`crate::packing`].
 //! Source  DESIGN section 3; `docs/protocol/segment.md`
 
+use crate::packing::{self, SumField};
 use crate::value::{ColumnType, DECIMAL_PRECISION_MAX};
 use arrow_array::RecordBatch;
 use arrow_schema::{Field, Schema, SchemaRef};
@@ -181,9 +182,9 @@ impl std::str::FromStr for SumExpr {
     }
 }
 
-/// What one sum lane sums, by column index.
+/// What is summed, by column index.
 #[derive(Clone, PartialEq, Eq, Debug, Hash)]
-pub enum SumLane {
+pub enum Summand {
     /// The weights: +1 for a row, -1 for a retraction. Its sum is COUNT(*).
     Weight,
     /// The weights of rows in which none of these nullable columns is NULL.
@@ -329,23 +330,38 @@ impl TableSchema {
         self.columns.len() + 1
     }
 
-    /// The sum lanes in directory order.
+    /// What is summed, in order.
     #[must_use]
-    pub fn sum_lanes(&self) -> Vec<SumLane> {
+    pub fn summands(&self) -> Vec<Summand> {
         let index = |name: &str| self.index(name).expect("checked when the schema was made");
-        let mut lanes = vec![SumLane::Weight];
+        let mut lanes = vec![Summand::Weight];
         for sum in &self.sums {
             let nullable = self.nullable_columns(sum);
-            if !nullable.is_empty() && !lanes.contains(&SumLane::NotNull(nullable.clone())) {
-                lanes.push(SumLane::NotNull(nullable));
+            if !nullable.is_empty() && !lanes.contains(&Summand::NotNull(nullable.clone())) {
+                lanes.push(Summand::NotNull(nullable));
             }
         }
         lanes.extend(self.sums.iter().map(|sum| match sum {
-            SumExpr::Column(c) => SumLane::Column(index(c)),
-            SumExpr::Square(c) => SumLane::Square(index(c)),
-            SumExpr::Product(a, b) => SumLane::Product(index(a), index(b)),
+            SumExpr::Column(c) => Summand::Column(index(c)),
+            SumExpr::Square(c) => Summand::Square(index(c)),
+            SumExpr::Product(a, b) => Summand::Product(index(a), index(b)),
         }));
         lanes
+    }
+
+    /// What is summed, and where each sum stands.
+    #[must_use]
+    pub fn sum_fields(&self) -> Vec<(Summand, SumField)> {
+        let bits = |column: &usize| self.columns[*column].ty.magnitude_bits();
+        let value_bits = |summand: &Summand| match summand {
+            Summand::Weight | Summand::NotNull(_) => 1,
+            Summand::Column(c) => bits(c),
+            Summand::Square(c) => 2 * bits(c),
+            Summand::Product(a, b) => bits(a) + bits(b),
+        };
+        let summands = self.summands();
+        let fields = packing::pack(self.byte_lanes(), summands.iter().map(|s| packing::field_bits(value_bits(s))));
+        summands.into_iter().zip(fields).collect()
     }
 
     /// The nullable columns of an expression, in order: where it is empty, the expression is never NULL.
@@ -361,49 +377,56 @@ impl TableSchema {
         columns
     }
 
-    /// The sum lane that counts all rows.
+    /// Where all rows are counted.
     #[must_use]
-    pub fn count_lane(&self) -> LaneId {
-        LaneId(self.byte_lanes() as _)
+    pub fn count_field(&self) -> SumField {
+        self.sum_fields()[0].1
     }
 
-    /// The sum lane that counts the rows in which `sum` is not NULL.
+    /// Where the rows are counted in which `sum` is not NULL.
     ///
     /// # Errors
     /// [`SchemaError::NotDeclared`] where the column is nullable and no declared sum reads it.
-    pub fn not_null_lane(&self, sum: &SumExpr) -> Result<LaneId, SchemaError> {
+    pub fn not_null_field(&self, sum: &SumExpr) -> Result<SumField, SchemaError> {
         for column in sum.columns() {
             self.index(column)?;
         }
         let nullable = self.nullable_columns(sum);
-        let wanted = if nullable.is_empty() { SumLane::Weight } else { SumLane::NotNull(nullable) };
-        self.find_lane(&wanted, &format!("{sum} (not-null count)"))
+        let wanted = if nullable.is_empty() { Summand::Weight } else { Summand::NotNull(nullable) };
+        self.find_field(&wanted, &format!("{sum} (not-null count)"))
     }
 
-    /// The sum lane of an expression, and its scale: the sum is the lane's integer over `10^scale`.
+    /// Where an expression is summed, and its scale: the sum is the field's integer over `10^scale`.
     ///
     /// # Errors
     /// [`SchemaError`] where the column is missing, not summable, or its sum not declared.
-    pub fn expr_lane(&self, sum: &SumExpr) -> Result<(LaneId, u32), SchemaError> {
+    pub fn expr_field(&self, sum: &SumExpr) -> Result<(SumField, u32), SchemaError> {
         let sum = self.canonical(sum.clone())?;
         let scale = |c: &str| self.columns[self.index(c).expect("canonical checks the columns")].ty.scale();
         let (wanted, scale) = match &sum {
-            SumExpr::Column(c) => (SumLane::Column(self.index(c)?), scale(c)),
-            SumExpr::Square(c) => (SumLane::Square(self.index(c)?), 2 * scale(c)),
-            SumExpr::Product(a, b) => (SumLane::Product(self.index(a)?, self.index(b)?), scale(a) + scale(b)),
+            SumExpr::Column(c) => (Summand::Column(self.index(c)?), scale(c)),
+            SumExpr::Square(c) => (Summand::Square(self.index(c)?), 2 * scale(c)),
+            SumExpr::Product(a, b) => (Summand::Product(self.index(a)?, self.index(b)?), scale(a) + scale(b)),
         };
-        Ok((self.find_lane(&wanted, &sum.to_string())?, scale))
+        Ok((self.find_field(&wanted, &sum.to_string())?, scale))
     }
 
-    fn find_lane(&self, wanted: &SumLane, expr: &str) -> Result<LaneId, SchemaError> {
-        let at = self.sum_lanes().iter().position(|l| l == wanted);
-        at.map(|i| LaneId((self.byte_lanes() + i) as _))
-            .ok_or_else(|| SchemaError::NotDeclared { table: self.name.clone(), expr: expr.to_owned() })
+    fn find_field(&self, wanted: &Summand, expr: &str) -> Result<SumField, SchemaError> {
+        let field = self.sum_fields().into_iter().find(|(summand, _)| summand == wanted);
+        let declared = || SchemaError::NotDeclared { table: self.name.clone(), expr: expr.to_owned() };
+        field.map(|(_, field)| field).ok_or_else(declared)
+    }
+
+    /// Sum lanes, from the first after the byte lanes.
+    #[must_use]
+    pub fn sum_lanes(&self) -> usize {
+        let last = self.sum_fields().iter().map(|(_, field)| usize::from(field.lane.0)).max();
+        last.expect("rows are always counted") + 1 - self.byte_lanes()
     }
 
     fn lane_kinds_unbounded(&self) -> Vec<LaneKind> {
         let mut kinds = vec![LaneKind::Bytes; self.byte_lanes()];
-        kinds.extend(self.sum_lanes().iter().map(|_| LaneKind::Sum));
+        kinds.resize(self.byte_lanes() + self.sum_lanes(), LaneKind::Sum);
         kinds
     }
 
@@ -483,35 +506,38 @@ mod tests {
     #[test]
     fn lanes_follow_from_columns_and_sums() {
         let s = flights();
+        let at = |f: SumField| (f.lane.0, f.shift, f.bits);
+        let fields: Vec<_> = s.sum_fields().into_iter().map(|(summand, field)| (summand, at(field))).collect();
         assert_eq!(
-            s.sum_lanes(),
+            fields,
             [
-                SumLane::Weight,
-                SumLane::NotNull(vec![2]),
-                SumLane::Column(2),
-                SumLane::Square(2),
-                SumLane::Product(2, 3),
-                SumLane::Column(3)
+                (Summand::Weight, (6, 0, 26)),
+                (Summand::NotNull(vec![2]), (6, 26, 26)),
+                (Summand::Column(2), (6, 52, 89)),
+                (Summand::Square(2), (7, 0, 153)),
+                (Summand::Product(2, 3), (8, 0, 116)),
+                (Summand::Column(3), (6, 141, 52))
             ]
         );
         assert_eq!(s.weight_lane().0, 5);
-        assert_eq!(s.count_lane().0, 6);
-        assert_eq!(s.lane_kinds().len(), 12);
-        assert_eq!(s.expr_lane(&SumExpr::Column("distance".into())).unwrap(), (LaneId(11), 1));
-        // A product is one lane whatever the order of its factors.
-        assert_eq!(s.expr_lane(&"distance*delay".parse().unwrap()).unwrap(), (LaneId(10), 1));
-        assert_eq!(s.not_null_lane(&"delay".parse().unwrap()).unwrap(), LaneId(7));
-        assert_eq!(s.not_null_lane(&"distance".parse().unwrap()).unwrap(), s.count_lane());
+        assert_eq!(at(s.count_field()), (6, 0, 26));
+        assert_eq!(s.lane_kinds().len(), 9);
+        assert_eq!(at(s.expr_field(&SumExpr::Column("distance".into())).unwrap().0), (6, 141, 52));
+        // A product is one sum whatever the order of its factors.
+        let (product, scale) = s.expr_field(&"distance*delay".parse().unwrap()).unwrap();
+        assert_eq!((at(product), scale), ((8, 0, 116), 1));
+        assert_eq!(at(s.not_null_field(&"delay".parse().unwrap()).unwrap()), (6, 26, 26));
+        assert_eq!(s.not_null_field(&"distance".parse().unwrap()).unwrap(), s.count_field());
     }
 
     #[test]
     fn refuses_sums_that_are_not_exact_or_not_declared() {
         let s = flights();
-        let not_summable = s.expr_lane(&"ratio".parse().unwrap()).unwrap_err();
+        let not_summable = s.expr_field(&"ratio".parse().unwrap()).unwrap_err();
         assert!(not_summable.to_string().contains("cannot be summed exactly"), "{not_summable}");
-        assert!(matches!(s.expr_lane(&"distance^2".parse().unwrap()), Err(SchemaError::NotDeclared { .. })));
-        assert!(matches!(s.not_null_lane(&"ratio".parse().unwrap()), Err(SchemaError::NotDeclared { .. })));
-        assert!(matches!(s.expr_lane(&"nope".parse().unwrap()), Err(SchemaError::NoColumn(_))));
+        assert!(matches!(s.expr_field(&"distance^2".parse().unwrap()), Err(SchemaError::NotDeclared { .. })));
+        assert!(matches!(s.not_null_field(&"ratio".parse().unwrap()), Err(SchemaError::NotDeclared { .. })));
+        assert!(matches!(s.expr_field(&"nope".parse().unwrap()), Err(SchemaError::NoColumn(_))));
     }
 
     #[test]

@@ -14,10 +14,12 @@
 use crate::block::{encode_column, encode_weights};
 use crate::key::{KEY_BYTES_MAX, Keys};
 use crate::keyring::{Keyring, Table};
-use crate::schema::SchemaError;
+use crate::packing::SumField;
+use crate::schema::{SchemaError, Summand};
 use crate::sums;
 use crate::value::{ColumnType, VALUE_BYTES_MAX};
 use arrow_array::cast::AsArray;
+use arrow_array::types::Decimal128Type;
 use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow_select::concat::concat_batches;
 use arrow_select::take::take_record_batch;
@@ -62,6 +64,14 @@ pub enum SealError {
         column: String,
         /// Its length.
         bytes: usize,
+    },
+    /// A decimal has more digits than its column.
+    #[error("column {column:?} is {ty} and has a value of more digits")]
+    Digits {
+        /// The column.
+        column: String,
+        /// Its type.
+        ty: ColumnType,
     },
     /// A row's sort key is too long.
     #[error("a sort key of {bytes} bytes, the limit is {KEY_BYTES_MAX}; shorten the key columns")]
@@ -350,6 +360,10 @@ impl Sealer {
             if longest > VALUE_BYTES_MAX {
                 return Err(SealError::LongValue { column: column.name.clone(), bytes: longest });
             }
+            // A greater one would reach into the bits of another sum.
+            if !fits_digits(column.ty, array) {
+                return Err(SealError::Digits { column: column.name.clone(), ty: column.ty });
+            }
         }
         self.weights.extend_from_slice(weights);
         self.batches.push(batch);
@@ -387,11 +401,9 @@ impl Sealer {
         drop(plain);
         let fences = self.seal_fences(&id, &keys, rows);
         drop(keys);
-        let first_sum = table.schema.byte_lanes();
         let sum_lanes: Vec<Vec<Cell>> = sums::lanes(&table.schema)
             .par_iter()
-            .enumerate()
-            .map(|(i, lane)| self.sum_lane(&id, LaneId((first_sum + i) as u16), lane, &batch))
+            .map(|(lane, fields)| self.sum_lane(&id, *lane, fields, &batch))
             .collect();
         drop(batch);
 
@@ -504,8 +516,8 @@ impl Sealer {
         (fences, keys::commitment(&key))
     }
 
-    fn sum_lane(&self, id: &SegmentId, lane: LaneId, sum: &crate::schema::SumLane, batch: &RecordBatch) -> Vec<Cell> {
-        let mut values = sums::prefix_sums(sum, batch, &self.weights);
+    fn sum_lane(&self, id: &SegmentId, lane: LaneId, fields: &[(Summand, SumField)], batch: &RecordBatch) -> Vec<Cell> {
+        let mut values = sums::prefix_sums(fields, batch, &self.weights);
         let masks = self.keys.lane(id, lane, Purpose::Sums).mask().fill(1..values.len() as u64 + 1);
         self.record_masks(id, lane, &masks);
         values.iter_mut().zip(&masks).for_each(|(v, m)| *v += m);
@@ -602,6 +614,12 @@ fn longest_value(ty: ColumnType, array: &ArrayRef) -> usize {
         ColumnType::Bytes => longest(array.as_binary::<i32>().value_offsets()),
         _ => 0,
     }
+}
+
+fn fits_digits(ty: ColumnType, array: &ArrayRef) -> bool {
+    let ColumnType::Decimal { precision, .. } = ty else { return true };
+    let limit = 10u128.pow(u32::from(precision));
+    array.as_primitive::<Decimal128Type>().iter().flatten().all(|v| v.unsigned_abs() < limit)
 }
 
 /// Permutations that a tree over `cells` cells costs.

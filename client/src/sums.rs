@@ -1,17 +1,19 @@
 //! What a row adds to each sum lane, and exact results from sums.
 //!
-//! Range   int64 is below 2^63, a decimal below 10^28 < 2^94, so a product is below 2^188; a projection has fewer than 2^28 rows in its
-//!         live segments. Every sum is below 2^216 in magnitude, far below r/2, so the centred representative is the sum: nothing wraps.
+//! Range   the sums that share a scalar are below r/2 together ([`crate::packing`]), so its centred representative is what they make: nothing wraps.
 //! Result  sums are exact integers over a power of ten; AVG and VAR are exact fractions, rendered to 12 digits and as a double.
 
-use crate::schema::{SumLane, TableSchema};
+use crate::packing::SumField;
+use crate::schema::{Summand, TableSchema};
 use crate::value::place_point;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Int64Type};
 use arrow_array::{Array, BooleanArray, Decimal128Array, Int64Array, RecordBatch};
 use arrow_schema::DataType;
 use fluence_crypto::{Fr, field};
+use fluence_types::LaneId;
 use num_bigint::{BigInt, Sign};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A summable column whose type was looked up once.
@@ -40,42 +42,46 @@ impl<'a> Column<'a> {
     }
 }
 
-/// Inclusive prefix sums of a lane over the rows of a batch, with their weights.
-pub(crate) fn prefix_sums(lane: &SumLane, batch: &RecordBatch, weights: &[i8]) -> Vec<Fr> {
-    let mut sum = Fr::from(0u64);
-    let mut accumulate = |value: &dyn Fn(usize) -> Option<Fr>| {
-        let step = |(row, w): (usize, &i8)| {
-            match w {
-                0 => {}
-                1 => sum += value(row).unwrap_or_default(),
-                _ => sum -= value(row).unwrap_or_default(),
+/// Inclusive prefix sums of what shares a lane, over the rows of a batch with their weights.
+pub(crate) fn prefix_sums(fields: &[(Summand, SumField)], batch: &RecordBatch, weights: &[i8]) -> Vec<Fr> {
+    let mut packed = vec![Fr::from(0u64); weights.len()];
+    for (summand, field) in fields {
+        let factor = field.factor();
+        let mut sum = Fr::from(0u64);
+        let mut accumulate = |value: &dyn Fn(usize) -> Option<Fr>| {
+            for (row, (weight, packed)) in weights.iter().zip(&mut packed).enumerate() {
+                match (weight, value(row)) {
+                    (0, _) | (_, None) => {}
+                    (1, Some(value)) => sum += value * factor,
+                    (_, Some(value)) => sum -= value * factor,
+                }
+                *packed += sum;
             }
-            sum
         };
-        weights.iter().enumerate().map(step).collect()
-    };
-    match lane {
-        SumLane::Weight => accumulate(&|_| Some(Fr::from(1u64))),
-        SumLane::NotNull(columns) => {
-            let arrays: Vec<_> = columns.iter().map(|c| batch.column(*c)).collect();
-            accumulate(&|row| arrays.iter().all(|a| a.is_valid(row)).then(|| Fr::from(1u64)))
-        }
-        SumLane::Column(c) => {
-            let column = Column::of(batch, *c);
-            accumulate(&|row| column.get(row).map(field::i128_to_fr))
-        }
-        SumLane::Square(c) => {
-            let column = Column::of(batch, *c);
-            accumulate(&|row| {
-                let v = field::i128_to_fr(column.get(row)?);
-                Some(v * v)
-            })
-        }
-        SumLane::Product(a, b) => {
-            let (a, b) = (Column::of(batch, *a), Column::of(batch, *b));
-            accumulate(&|row| Some(field::i128_to_fr(a.get(row)?) * field::i128_to_fr(b.get(row)?)))
+        match summand {
+            Summand::Weight => accumulate(&|_| Some(Fr::from(1u64))),
+            Summand::NotNull(columns) => {
+                let arrays: Vec<_> = columns.iter().map(|c| batch.column(*c)).collect();
+                accumulate(&|row| arrays.iter().all(|a| a.is_valid(row)).then(|| Fr::from(1u64)));
+            }
+            Summand::Column(c) => {
+                let column = Column::of(batch, *c);
+                accumulate(&|row| column.get(row).map(field::i128_to_fr));
+            }
+            Summand::Square(c) => {
+                let column = Column::of(batch, *c);
+                accumulate(&|row| {
+                    let v = field::i128_to_fr(column.get(row)?);
+                    Some(v * v)
+                });
+            }
+            Summand::Product(a, b) => {
+                let (a, b) = (Column::of(batch, *a), Column::of(batch, *b));
+                accumulate(&|row| Some(field::i128_to_fr(a.get(row)?) * field::i128_to_fr(b.get(row)?)));
+            }
         }
     }
+    packed
 }
 
 /// The signed integer of a sum: the representative nearest 0.
@@ -86,9 +92,13 @@ pub fn centred(f: &Fr) -> BigInt {
     if plus <= minus { plus } else { -minus }
 }
 
-/// The lanes of a schema with the values they sum.
-pub(crate) fn lanes(schema: &TableSchema) -> Vec<SumLane> {
-    schema.sum_lanes()
+/// The sums of a schema by the lane they share, in the order of the lanes.
+pub(crate) fn lanes(schema: &TableSchema) -> Vec<(LaneId, Vec<(Summand, SumField)>)> {
+    let mut lanes: BTreeMap<LaneId, Vec<_>> = BTreeMap::new();
+    for (summand, field) in schema.sum_fields() {
+        lanes.entry(field.lane).or_default().push((summand, field));
+    }
+    lanes.into_iter().collect()
 }
 
 /// An exact fraction `numerator / denominator`.
@@ -169,14 +179,27 @@ mod tests {
         }
         builder.push_null();
         let batch = RecordBatch::try_new(schema.arrow(), vec![builder.finish()]).unwrap();
-        let last = |lane: &SumLane, weights: &[i8]| centred(prefix_sums(lane, &batch, weights).last().unwrap());
-        let lanes = lanes(&schema);
-        assert_eq!(last(&lanes[0], &[1; 4]), BigInt::from(4));
-        assert_eq!(last(&lanes[1], &[1; 4]), BigInt::from(3));
-        assert_eq!(last(&lanes[2], &[1; 4]), BigInt::from(big));
-        assert_eq!(last(&lanes[3], &[1; 4]), BigInt::from(big) * BigInt::from(big) * 3);
-        assert_eq!(last(&lanes[3], &[1, -1, -1, -1]), -BigInt::from(big) * BigInt::from(big));
-        assert_eq!(last(&lanes[0], &[1, 0, 0, -1]), BigInt::from(0));
+        let fields = schema.sum_fields();
+        let sum = |at: usize, weights: &[i8]| {
+            let (_, field) = &fields[at];
+            let lanes = lanes(&schema);
+            let (_, shared) = lanes.iter().find(|(lane, _)| *lane == field.lane).unwrap();
+            field.of(&centred(prefix_sums(shared, &batch, weights).last().unwrap()))
+        };
+        let big = BigInt::from(big);
+        assert_eq!(fields.len(), 4);
+        // Retractions alone make the most negative sums; what shares their scalar is as it would be alone.
+        for (weights, expected) in [
+            ([1, 1, 1, 1], [4.into(), 3.into(), big.clone(), &big * &big * 3]),
+            ([1, -1, -1, -1], [(-2).into(), (-1).into(), &big * 1, -(&big * &big)]),
+            ([1, 0, 0, -1], [0.into(), 1.into(), big.clone(), &big * &big]),
+            ([-1, 0, -1, 0], [(-2).into(), (-2).into(), &big * -2, &big * &big * -2]),
+        ] as [([i8; 4], [BigInt; 4]); 4]
+        {
+            for (at, expected) in expected.iter().enumerate() {
+                assert_eq!(sum(at, &weights), *expected, "sum {at} under {weights:?}");
+            }
+        }
     }
 
     #[test]

@@ -85,6 +85,17 @@ impl ColumnType {
         }
     }
 
+    /// Bits that hold the magnitude of every value of a summable column, as an integer of its scale.
+    #[must_use]
+    pub const fn magnitude_bits(self) -> u32 {
+        match self {
+            // 2^63 is the magnitude of the least int64.
+            Self::Int64 => 64,
+            Self::Decimal { precision, .. } => u128::BITS - (10u128.pow(precision as u32) - 1).leading_zeros(),
+            _ => 1,
+        }
+    }
+
     /// Whether `value` may stand in a column of this type (NULL may, where the column is nullable).
     #[must_use]
     pub fn holds(self, value: &Value) -> bool {

@@ -7,8 +7,8 @@
 //! Version  all requests of one query are answered at one version of the projection; a change in between starts it over.
 //! Source   DESIGN section 3; `docs/protocol/query.md`
 
+mod fields;
 mod groups;
-mod lanes;
 mod merge;
 mod pairs;
 mod positions;
@@ -24,6 +24,7 @@ pub use stream::{Pinned, RowStream};
 
 use crate::error::ClientError;
 use crate::open;
+use crate::packing::SumField;
 use crate::plan::{self, Wanted};
 use crate::range::KeyRange;
 use crate::schema::{SumExpr, TableSchema};
@@ -33,11 +34,12 @@ use crate::transport::Transport;
 use crate::value::{Value, place_point};
 use arrow_array::RecordBatch;
 use arrow_select::concat::concat_batches;
+use fields::{Fields, extreme_of};
 use fluence_crypto::Fr;
 use fluence_types::{DbRoot, Height, LaneId, Version};
 use fluence_verifier::answer::VerifiedAnswer;
-use lanes::{Lanes, extreme_of};
 use num_bigint::BigInt;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::time::Instant;
@@ -318,14 +320,14 @@ impl<T: Transport> Table<T> {
     ) -> Result<Answered<Vec<AggregateValue>>, ClientError> {
         let start = Instant::now();
         let schema = self.schema();
-        let lanes = aggregates.iter().map(|a| Lanes::of(schema, a)).collect::<Result<Vec<_>, _>>()?;
-        let mut wanted: Vec<LaneId> = lanes.iter().flat_map(Lanes::all).collect();
+        let fields = aggregates.iter().map(|a| Fields::of(schema, a)).collect::<Result<Vec<_>, _>>()?;
+        let mut wanted: Vec<SumField> = fields.iter().flat_map(Fields::all).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let mut meter = Meter::default();
         let positions = self.positions(range, &mut meter).await?;
-        let (sums, answer) = self.lane_sums(&positions, &wanted, &mut meter).await?;
-        let sum = |lane: LaneId| &sums[wanted.binary_search(&lane).expect("every lane was asked for")];
+        let (sums, answer) = self.field_sums(&positions, &wanted, &mut meter).await?;
+        let sum = |field: SumField| &sums[wanted.binary_search(&field).expect("every sum was asked for")];
 
         // MIN and MAX read the column itself; their scan must be at the same version.
         let mut extremes: Vec<Option<Value>> = vec![None; aggregates.len()];
@@ -345,29 +347,43 @@ impl<T: Transport> Table<T> {
                 *extreme = Some(extreme_of(&scanned.batches, least));
             }
         }
-        let values = lanes
+        let values = fields
             .iter()
             .zip(aggregates)
             .zip(extremes)
-            .map(|((lanes, aggregate), extreme)| match extreme {
+            .map(|((fields, aggregate), extreme)| match extreme {
                 Some(Value::Null) => Ok(AggregateValue::Null),
                 Some(value) => Ok(AggregateValue::Value(value)),
-                None => lanes.value(aggregate, &sum),
+                None => fields.value(aggregate, &sum),
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Answered { value: values, evidence: evidence(&answer, positions.total(), meter, start) })
     }
 
-    /// The exact sums of lanes over the positions, and the answer they were read from.
-    pub(crate) async fn lane_sums(
+    /// The exact sums over the positions, and the answer they were read from.
+    pub(crate) async fn field_sums(
         &self,
         positions: &Positions,
-        lanes: &[LaneId],
+        fields: &[SumField],
         meter: &mut Meter,
     ) -> Result<(Vec<BigInt>, VerifiedAnswer), ClientError> {
+        let (totals, answer) = self.lane_totals(positions, fields.iter().map(|f| f.lane), meter).await?;
+        let packed: BTreeMap<LaneId, BigInt> =
+            totals.into_iter().map(|(lane, total)| (lane, centred(&total))).collect();
+        Ok((fields.iter().map(|f| f.of(&packed[&f.lane])).collect(), answer))
+    }
+
+    /// What the scalars of lanes add up to over the positions, unmasked: the sums that share each of them.
+    pub(crate) async fn lane_totals(
+        &self,
+        positions: &Positions,
+        lanes: impl IntoIterator<Item = LaneId>,
+        meter: &mut Meter,
+    ) -> Result<(BTreeMap<LaneId, Fr>, VerifiedAnswer), ClientError> {
+        let mut totals: BTreeMap<LaneId, Fr> = lanes.into_iter().map(|lane| (lane, Fr::from(0u64))).collect();
         let mut wanted = vec![Wanted::default(); positions.views.len()];
         for ((view, rows), wanted) in positions.views.iter().zip(&positions.rows).zip(&mut wanted) {
-            for lane in lanes {
+            for lane in totals.keys() {
                 for cell in open::sum_cells_of(view, *lane, rows) {
                     wanted.add(cell, cell + 1);
                 }
@@ -376,15 +392,12 @@ impl<T: Transport> Table<T> {
         let request = plan::request(self.db(), &positions.entry, wanted)?;
         let (answer, bytes) = self.session.open(&request).await?;
         meter.opened(&answer, bytes);
-        let mut sums = Vec::with_capacity(lanes.len());
-        for lane in lanes {
-            let mut total = Fr::from(0u64);
+        for (lane, total) in &mut totals {
             for (view, rows) in positions.views.iter().zip(&positions.rows) {
-                total += open::range_sum(&self.handle.keys, &answer, view, *lane, rows)?;
+                *total += open::range_sum(&self.handle.keys, &answer, view, *lane, rows)?;
             }
-            sums.push(centred(&total));
         }
-        Ok((sums, answer))
+        Ok((totals, answer))
     }
 }
 

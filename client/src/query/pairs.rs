@@ -9,10 +9,10 @@
 
 use super::AggregateValue;
 use crate::error::ClientError;
+use crate::packing::SumField;
 use crate::schema::{SchemaError, SumExpr, TableSchema};
 use crate::sums::{Fraction, ten_to};
 use crate::value::Value;
-use fluence_types::LaneId;
 use num_bigint::{BigInt, Sign};
 
 /// A statistic of two columns, `y` and `x`.
@@ -88,19 +88,19 @@ impl PairStatistic {
     }
 }
 
-/// The lanes of a statistic, and the scales of its columns.
+/// The sums of a statistic, and the scales of its columns.
 #[derive(Clone, Copy, Default)]
-pub(super) struct PairLanes {
-    y: Option<LaneId>,
-    x: Option<LaneId>,
-    yy: Option<LaneId>,
-    xx: Option<LaneId>,
-    xy: Option<LaneId>,
+pub(super) struct PairFields {
+    y: Option<SumField>,
+    x: Option<SumField>,
+    yy: Option<SumField>,
+    xx: Option<SumField>,
+    xy: Option<SumField>,
     scale_y: u32,
     scale_x: u32,
 }
 
-impl PairLanes {
+impl PairFields {
     pub(super) fn of(schema: &TableSchema, statistic: PairStatistic, y: &str, x: &str) -> Result<Self, ClientError> {
         for column in [y, x] {
             if schema.columns()[schema.index(column)?].nullable {
@@ -110,7 +110,7 @@ impl PairLanes {
         }
         let mut lanes = Self { scale_y: scale_of(schema, y)?, scale_x: scale_of(schema, x)?, ..Self::default() };
         for sum in statistic.sums(y, x) {
-            let lane = Some(schema.expr_lane(&sum)?.0);
+            let lane = Some(schema.expr_field(&sum)?.0);
             match &sum {
                 SumExpr::Column(c) if c == y => lanes.y = lane,
                 SumExpr::Column(_) => lanes.x = lane,
@@ -125,7 +125,7 @@ impl PairLanes {
         Ok(lanes)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = LaneId> + use<> {
+    pub(super) fn all(&self) -> impl Iterator<Item = SumField> + use<> {
         [self.y, self.x, self.yy, self.xx, self.xy].into_iter().flatten()
     }
 
@@ -133,9 +133,9 @@ impl PairLanes {
         &self,
         statistic: PairStatistic,
         count: u64,
-        sum: &impl Fn(LaneId) -> &'a BigInt,
+        sum: &impl Fn(SumField) -> &'a BigInt,
     ) -> AggregateValue {
-        let lane = |l: Option<LaneId>| sum(l.expect("the statistic reads this lane"));
+        let lane = |l: Option<SumField>| sum(l.expect("the statistic reads this sum"));
         let n = BigInt::from(count);
         let centred = |products: &BigInt, a: &BigInt, b: &BigInt| &n * products - a * b;
         let cxy = || centred(lane(self.xy), lane(self.x), lane(self.y));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn ours(schema: &TableSchema, points: &[(i64, i64)], statistic: PairStatistic) -> Option<f64> {
-        let lanes = PairLanes::of(schema, statistic, "y", "x").unwrap();
+        let lanes = PairFields::of(schema, statistic, "y", "x").unwrap();
         let total = |f: &dyn Fn(i64, i64) -> i64| BigInt::from(points.iter().map(|(y, x)| f(*y, *x)).sum::<i64>());
         let sums = [
             (lanes.y, total(&|y, _| y)),
@@ -226,7 +226,7 @@ mod tests {
             (lanes.xx, total(&|_, x| x * x)),
             (lanes.xy, total(&|y, x| x * y)),
         ];
-        let sum = |lane: LaneId| &sums.iter().find(|(l, _)| *l == Some(lane)).unwrap().1;
+        let sum = |lane: SumField| &sums.iter().find(|(l, _)| *l == Some(lane)).unwrap().1;
         lanes.value(statistic, points.len() as u64, &sum).to_f64()
     }
 
@@ -257,12 +257,12 @@ mod tests {
     #[test]
     fn a_column_that_may_be_null_is_refused_by_name() {
         for (_, statistic) in PairStatistic::NAMES {
-            let error = PairLanes::of(&schema(true), statistic, "y", "x").err().unwrap().to_string();
+            let error = PairFields::of(&schema(true), statistic, "y", "x").err().unwrap().to_string();
             assert!(error.contains("y may be NULL"), "{error}");
-            assert!(PairLanes::of(&schema(false), statistic, "y", "z").is_err());
+            assert!(PairFields::of(&schema(false), statistic, "y", "z").is_err());
         }
         // A column with itself needs its square alone.
-        let lanes = PairLanes::of(&schema(false), PairStatistic::Slope, "x", "x").unwrap();
+        let lanes = PairFields::of(&schema(false), PairStatistic::Slope, "x", "x").unwrap();
         assert_eq!((lanes.x, lanes.xx), (lanes.y, lanes.xy));
     }
 }

@@ -84,7 +84,7 @@ impl<T: Transport> Table<T> {
     async fn try_stats(&self) -> Result<TableStats, ClientError> {
         let mut meter = Meter::default();
         let positions = self.positions(&KeyRange::ALL, &mut meter).await?;
-        let (sums, answer) = self.lane_sums(&positions, &[self.schema().count_lane()], &mut meter).await?;
+        let (sums, answer) = self.field_sums(&positions, &[self.schema().count_field()], &mut meter).await?;
         let segment = |view: &std::sync::Arc<crate::open::SegmentView>| SegmentStats {
             root: view.root(),
             rows: view.header().rows,

@@ -93,9 +93,9 @@ fn no_key_nonce_or_mask_label_repeats() {
     );
     println!("{} segments: {keys} keys, {labels} mask labels, {masks} masks, {repeated} repeated", ids.len());
     assert_eq!(repeated, 0);
-    // Per segment: 4 byte lanes and the fences, 3 groups each; 4 sum lanes, a label a row.
+    // Per segment: 4 byte lanes and the fences, 3 groups each; 2 lanes for the 4 sums, a label a row.
     assert_eq!(keys, 6 * 5 * 3);
-    assert_eq!(labels, (5 * 700 + 699) * 4);
+    assert_eq!(labels, (5 * 700 + 699) * 2);
     assert_eq!(masks, labels);
     ids.sort_unstable();
     ids.dedup();
@@ -123,7 +123,7 @@ fn a_segment_is_what_its_header_says_and_its_bytes_come_in_any_pieces() {
     let header = SegmentHeader::from_cells(segment.cells()).unwrap();
     assert_eq!(&header, segment.header());
     assert_eq!(header.segment_cells(), segment.cells().len() as u64);
-    assert_eq!(header.lanes.len(), 8);
+    assert_eq!(header.lanes.len(), 6);
     let all: Vec<u8> = segment.cells().iter().flatten().flat_map(|s| s.to_bytes()).collect();
     assert_eq!(all.len() as u64, segment.byte_len());
     for (offset, len) in
@@ -179,4 +179,24 @@ fn rejects_what_cannot_be_sealed() {
             .unwrap();
     assert!(matches!(sealer.push(&batch), Err(SealError::LongValue { bytes, .. }) if bytes == VALUE_BYTES_MAX + 1));
     assert_eq!(sealer.rows(), 0, "nothing was taken");
+}
+
+#[test]
+fn a_decimal_of_more_digits_than_its_column_is_refused() {
+    let ty = ColumnType::Decimal { precision: 3, scale: 1 };
+    let schema = TableSchema::new("t", vec![Column::nullable("d", ty)], &["d"], Vec::new()).unwrap();
+    let keyring = Arc::new(Keyring::generate(&mut StdRng::seed_from_u64(1)));
+    let public = keyring.seal_schema(&DB, &TableId(0), &schema, &mut StdRng::seed_from_u64(5)).unwrap();
+    let table = Arc::new(keyring.open_schema(&DB, &TableId(0), &public).unwrap());
+    let mut sealer = Sealer::new(TableKeys::new(keyring, DB, TableId(0), table));
+    let batch = |values: Vec<Option<i128>>| {
+        let values = arrow_array::Decimal128Array::from(values).with_precision_and_scale(3, 1).unwrap();
+        RecordBatch::try_new(schema.arrow(), vec![Arc::new(values)]).unwrap()
+    };
+    sealer.push(&batch(vec![Some(999), None, Some(-999)])).unwrap();
+    for past in [1000, -1000, i128::MIN] {
+        let error = sealer.push(&batch(vec![Some(1), Some(past)])).unwrap_err();
+        assert!(error.to_string().contains("\"d\" is decimal(3,1)"), "{error}");
+    }
+    assert_eq!(sealer.rows(), 3);
 }

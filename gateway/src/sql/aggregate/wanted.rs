@@ -129,7 +129,7 @@ pub(super) fn wanted_of(
                 if !column.nullable {
                     return Some(Wanted::Count(Aggregate::Count));
                 }
-                schema.not_null_lane(&SumExpr::Column(column.physical.clone())).ok()?;
+                schema.not_null_field(&SumExpr::Column(column.physical.clone())).ok()?;
                 Some(Wanted::Count(Aggregate::CountColumn(column.physical.clone())))
             }
             _ => None,
@@ -137,7 +137,7 @@ pub(super) fn wanted_of(
     }
     let column = column(arg)?;
     let sum = SumExpr::Column(column.physical.clone());
-    let summed = schema.expr_lane(&sum).is_ok() && schema.not_null_lane(&sum).is_ok();
+    let summed = schema.expr_field(&sum).is_ok() && schema.not_null_field(&sum).is_ok();
     let own = column.data_type();
     let integer = own.is_integer();
     match (func.name(), &own, ty, cast) {
@@ -163,7 +163,7 @@ pub(super) fn wanted_of(
             Some(Wanted::Mean(Aggregate::Sum(sum), Aggregate::CountColumn(column.physical.clone())))
         }
         ("var" | "var_pop" | "stddev" | "stddev_pop", _, DataType::Float64, Some(DataType::Float64)) if summed => {
-            schema.expr_lane(&SumExpr::Square(column.physical.clone())).ok()?;
+            schema.expr_field(&SumExpr::Square(column.physical.clone())).ok()?;
             let name = column.physical.clone();
             let population = func.name().ends_with("_pop");
             let variance = if population { Aggregate::VarPop(name) } else { Aggregate::VarSamp(name) };
@@ -199,7 +199,7 @@ fn pair_of(schema: &TableSchema, name: &str, y: &ColumnDef, x: &ColumnDef) -> Op
     }
     let statistic = PairStatistic::named(name)?;
     let (y, x) = (y.physical.clone(), x.physical.clone());
-    let declared = statistic.sums(&y, &x).iter().all(|sum| schema.expr_lane(sum).is_ok());
+    let declared = statistic.sums(&y, &x).iter().all(|sum| schema.expr_field(sum).is_ok());
     declared.then_some(Wanted::Double(Aggregate::Pair { statistic, y, x }))
 }
 

@@ -584,9 +584,9 @@ fn column_of(field: &datafusion::arrow::datatypes::Field) -> Result<ColumnDef, S
 
 /// What nodes learn of a table.
 fn learns(schema: &TableSchema) -> String {
-    let sums = schema.sum_lanes().len();
+    let sums = schema.sum_lanes();
     format!(
-        "nodes will learn that a table has {} columns and {sums} sums, its sizes and when it changes, and which positions are read; no names, values or queries",
+        "nodes will learn that a table has {} columns and {sums} lanes of sums, its sizes and when it changes, and which positions are read; no names, values or queries",
         schema.columns().len(),
     )
 }

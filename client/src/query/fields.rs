@@ -1,48 +1,50 @@
-//! Which sum lanes an aggregate reads, and what comes of their sums.
+//! Which sums an aggregate reads, and what comes of their sums.
 //!
 //! Source  DESIGN section 3; `docs/protocol/query.md`
 
-use super::pairs::PairLanes;
+use super::pairs::PairFields;
 use super::{Aggregate, AggregateValue};
 use crate::error::ClientError;
 use crate::key::Keys;
+use crate::packing::SumField;
 use crate::schema::{SumExpr, TableSchema};
 use crate::sums::Fraction;
 use crate::value::Value;
 use arrow_array::{Array, RecordBatch};
-use fluence_types::LaneId;
 use num_bigint::{BigInt, Sign};
 
-/// The sum lanes an aggregate reads.
-pub(super) struct Lanes {
-    count: Option<LaneId>,
-    sum: Option<LaneId>,
-    squares: Option<LaneId>,
-    pair: Option<PairLanes>,
+/// The sums an aggregate reads.
+pub(super) struct Fields {
+    count: Option<SumField>,
+    sum: Option<SumField>,
+    squares: Option<SumField>,
+    pair: Option<PairFields>,
     scale: u32,
 }
 
-impl Lanes {
+impl Fields {
     pub(super) fn of(schema: &TableSchema, aggregate: &Aggregate) -> Result<Self, ClientError> {
         let none = Self { count: None, sum: None, squares: None, pair: None, scale: 0 };
         Ok(match aggregate {
-            Aggregate::Count => Self { count: Some(schema.count_lane()), ..none },
+            Aggregate::Count => Self { count: Some(schema.count_field()), ..none },
             Aggregate::CountColumn(c) => {
-                Self { count: Some(schema.not_null_lane(&SumExpr::Column(c.clone()))?), ..none }
+                Self { count: Some(schema.not_null_field(&SumExpr::Column(c.clone()))?), ..none }
             }
             Aggregate::Sum(expr) | Aggregate::Avg(expr) => {
-                let (sum, scale) = schema.expr_lane(expr)?;
-                Self { count: Some(schema.not_null_lane(expr)?), sum: Some(sum), scale, ..none }
+                let (sum, scale) = schema.expr_field(expr)?;
+                Self { count: Some(schema.not_null_field(expr)?), sum: Some(sum), scale, ..none }
             }
             Aggregate::VarPop(c) | Aggregate::VarSamp(c) => {
                 let [column, square] = SumExpr::variance(c);
-                let (sum, scale) = schema.expr_lane(&column)?;
-                let squares = Some(schema.expr_lane(&square)?.0);
-                Self { count: Some(schema.not_null_lane(&column)?), sum: Some(sum), squares, scale, ..none }
+                let (sum, scale) = schema.expr_field(&column)?;
+                let squares = Some(schema.expr_field(&square)?.0);
+                Self { count: Some(schema.not_null_field(&column)?), sum: Some(sum), squares, scale, ..none }
             }
-            Aggregate::Pair { statistic, y, x } => {
-                Self { count: Some(schema.count_lane()), pair: Some(PairLanes::of(schema, *statistic, y, x)?), ..none }
-            }
+            Aggregate::Pair { statistic, y, x } => Self {
+                count: Some(schema.count_field()),
+                pair: Some(PairFields::of(schema, *statistic, y, x)?),
+                ..none
+            },
             Aggregate::Min(c) | Aggregate::Max(c) => {
                 schema.index(c)?;
                 none
@@ -50,17 +52,17 @@ impl Lanes {
         })
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = LaneId> {
-        [self.count, self.sum, self.squares].into_iter().flatten().chain(self.pair.iter().flat_map(PairLanes::all))
+    pub(super) fn all(&self) -> impl Iterator<Item = SumField> {
+        [self.count, self.sum, self.squares].into_iter().flatten().chain(self.pair.iter().flat_map(PairFields::all))
     }
 
     pub(super) fn value<'a>(
         &self,
         aggregate: &Aggregate,
-        sum: &impl Fn(LaneId) -> &'a BigInt,
+        sum: &impl Fn(SumField) -> &'a BigInt,
     ) -> Result<AggregateValue, ClientError> {
-        let lane = |l: Option<LaneId>| sum(l.expect("the aggregate reads this lane"));
-        let count = lane(self.count);
+        let field = |l: Option<SumField>| sum(l.expect("the aggregate reads this sum"));
+        let count = field(self.count);
         if count.sign() == Sign::Minus {
             return Err(ClientError::Unmatched);
         }
@@ -70,18 +72,18 @@ impl Lanes {
             _ if count == 0 => AggregateValue::Null,
             Aggregate::Sum(expr) => {
                 let unscaled =
-                    i128::try_from(lane(self.sum)).map_err(|_| ClientError::Overflow(format!("SUM({expr})")))?;
+                    i128::try_from(field(self.sum)).map_err(|_| ClientError::Overflow(format!("SUM({expr})")))?;
                 AggregateValue::Sum { unscaled, scale: self.scale }
             }
-            Aggregate::Avg(_) => AggregateValue::Fraction(Fraction::mean(lane(self.sum), self.scale, count)),
+            Aggregate::Avg(_) => AggregateValue::Fraction(Fraction::mean(field(self.sum), self.scale, count)),
             Aggregate::VarSamp(_) if count == 1 => AggregateValue::Null,
             Aggregate::VarPop(_) | Aggregate::VarSamp(_) => {
                 let sample = matches!(aggregate, Aggregate::VarSamp(_));
-                let (sum, squares) = (lane(self.sum), lane(self.squares));
+                let (sum, squares) = (field(self.sum), field(self.squares));
                 AggregateValue::Fraction(Fraction::variance(sum, squares, self.scale, count, sample))
             }
             Aggregate::Pair { statistic, .. } => {
-                let pair = self.pair.expect("a statistic of two columns has their lanes");
+                let pair = self.pair.expect("a statistic of two columns has their sums");
                 pair.value(*statistic, count, sum)
             }
             Aggregate::Min(_) | Aggregate::Max(_) => unreachable!("read from the column"),
