@@ -56,4 +56,4 @@ pub use session::{Database, Session, Table};
 pub use transaction::{Retry, Transaction, TransactionCommitted};
 pub use transport::{Transport, TransportError};
 pub use value::{ColumnType, Value};
-pub use write::{Committed, ImportOptions, Progress, Row, SealedPart};
+pub use write::{Committed, ImportOptions, PreparedMerge, Progress, Row, SealedPart};

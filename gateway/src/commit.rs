@@ -9,15 +9,19 @@
 //!           it would have read the same after them. Else it waits for the next commit, and fails there if what it read has changed.
 //! Rebase    a read at an older version stands at a newer one where all commits in between went through this gateway and wrote no key in the
 //!           range. So writers of different rows of one table do not conflict.
+//! Merge     where a commit left many segments live, those near in size are made one beside the commits that follow, and that takes effect
+//!           between two of them, while no transaction of several statements is open. It changes no row, so reads are carried over it.
 //! Once      a session is answered when a certified root shows its transaction. Where the outcome is not known, all of the commit hear so.
 //! Source    DESIGN sections 3 ("Small writes") and 7; optimistic validation: Kung, Robinson, "On optimistic methods for concurrency
 //!           control", TODS 1981
 
 use crate::error::{SqlError, SqlState};
+use crate::pins::Pins;
 use crate::sql::write::ROWS_MAX;
 use crate::store::{Committed, Store, Write};
 use datafusion::arrow::array::RecordBatch;
 use fluence_client::KeyRange;
+use fluence_client::PreparedMerge;
 use fluence_client::key::Keys;
 use fluence_client::range::Bounds;
 use fluence_client::schema::TableSchema;
@@ -138,9 +142,14 @@ type Answer = oneshot::Sender<Result<Height, SqlError>>;
 struct State {
     queue: VecDeque<(Ready, Answer)>,
     past: VecDeque<Past>,
+    /// Merges that wait for their turn.
+    merges: Vec<(String, PreparedMerge)>,
+    /// Tables that have one, or get one.
+    merging: BTreeSet<String>,
     driven: bool,
     commits: u64,
     transactions: u64,
+    merges_done: u64,
 }
 
 impl State {
@@ -185,6 +194,22 @@ impl State {
         joined
     }
 
+    /// A merge took effect: the next version of the table has the rows of the one before.
+    fn remember_merge(&mut self, merged: &Committed) {
+        self.merges_done += 1;
+        for (table, to) in &merged.versions {
+            let from = Version(to.0.saturating_sub(1));
+            self.push_past(Past { table: table.clone(), from, to: *to, keys: Arc::new(Some(BTreeSet::new())) });
+        }
+    }
+
+    fn push_past(&mut self, past: Past) {
+        self.past.push_back(past);
+        if self.past.len() > PAST_MAX {
+            self.past.pop_front();
+        }
+    }
+
     fn remember(&mut self, joined: &[(Ready, Answer)], committed: &Committed) {
         self.commits += 1;
         self.transactions += joined.len() as u64;
@@ -201,18 +226,28 @@ impl State {
                 }
             }
             let keys = Arc::new(all.filter(|keys| keys.len() <= KEYS_MAX));
-            self.past.push_back(Past { table: table.clone(), from, to: *to, keys });
-            if self.past.len() > PAST_MAX {
-                self.past.pop_front();
-            }
+            self.push_past(Past { table: table.clone(), from, to: *to, keys });
         }
     }
+}
+
+/// What a gateway has written so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// Commits of the cluster with rows in them.
+    pub commits: u64,
+    /// Transactions in these.
+    pub transactions: u64,
+    /// Commits that merged segments.
+    pub merges: u64,
 }
 
 /// Commits the transactions of a gateway's sessions.
 pub(crate) struct Committer {
     store: Arc<dyn Store>,
     state: Mutex<State>,
+    /// What merges wait for.
+    pub(crate) pins: Pins,
 }
 
 fn unknown() -> SqlError {
@@ -224,17 +259,17 @@ fn unknown() -> SqlError {
 
 impl Committer {
     pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, state: Mutex::default() })
+        Arc::new(Self { store, state: Mutex::default(), pins: Pins::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commits of the cluster, and the transactions in them, so far.
-    pub(crate) fn counts(&self) -> (u64, u64) {
+    /// Commits of the cluster, the transactions in them, and merges beside them, so far.
+    pub(crate) fn counts(&self) -> Counts {
         let state = self.state();
-        (state.commits, state.transactions)
+        Counts { commits: state.commits, transactions: state.transactions, merges: state.merges_done }
     }
 
     /// Has a transaction happen. A caller that goes away does not stop it.
@@ -259,27 +294,74 @@ impl Committer {
     async fn drive(self: Arc<Self>) {
         // Where this ends otherwise than by its own words, those who wait hear it by their channels.
         loop {
+            let merges = std::mem::take(&mut self.state().merges);
+            let mut waiting = Vec::new();
+            for (table, merge) in merges {
+                let Some(_alone) = self.pins.alone(&table) else {
+                    waiting.push((table, merge));
+                    continue;
+                };
+                // Where another merge was faster, this one is nothing; the next commit asks again.
+                let merged = self.store.commit_merge(&table, merge).await.ok();
+                let mut state = self.state();
+                state.merging.remove(&table);
+                if let Some(merged) = merged {
+                    state.remember_merge(&merged);
+                }
+            }
             let joined = {
                 let mut state = self.state();
+                let more = !state.merges.is_empty();
+                // Those that wait have their turn with the next commit.
+                state.merges.append(&mut waiting);
                 let joined = state.join();
-                if joined.is_empty() {
+                if joined.is_empty() && !more {
                     state.driven = false;
                     return;
                 }
                 joined
             };
-            self.together(joined).await;
+            if !joined.is_empty() {
+                self.together(joined).await;
+            }
+        }
+    }
+
+    /// Has the segments of tables merged, beside everything else, where many are live.
+    fn merge_later(self: &Arc<Self>, committed: &Committed) {
+        for (table, _) in &committed.versions {
+            if self.state().merging.insert(table.clone()) {
+                tokio::spawn(Arc::clone(self).prepare(table.clone()));
+            }
+        }
+    }
+
+    async fn prepare(self: Arc<Self>, table: String) {
+        let merge = match self.pins.holds(&table) {
+            true => None,
+            false => self.store.prepare_merge(&table).await.ok().flatten(),
+        };
+        let mut state = self.state();
+        let Some(merge) = merge else {
+            state.merging.remove(&table);
+            return;
+        };
+        state.merges.push((table, merge));
+        if !std::mem::replace(&mut state.driven, true) {
+            drop(state);
+            tokio::spawn(Arc::clone(&self).drive());
         }
     }
 
     /// Commits transactions together; one by one where something of them cannot be written.
-    async fn together(&self, joined: Vec<(Ready, Answer)>) {
+    async fn together(self: &Arc<Self>, joined: Vec<(Ready, Answer)>) {
         match self.once(&joined).await {
             Ok(committed) => {
                 self.state().remember(&joined, &committed);
                 for (_, answer) in joined {
                     let _gone = answer.send(Ok(committed.height));
                 }
+                self.merge_later(&committed);
             }
             Err(error) => {
                 let alone = joined.len() == 1;

@@ -1,6 +1,6 @@
 //! A database opened for SQL: its options, its catalogue, and sessions on it.
 
-use crate::commit::Committer;
+use crate::commit::{Committer, Counts};
 use crate::error::{SqlError, SqlState};
 use crate::session::SqlSession;
 use crate::sql::catalog::{Catalog, OBJECTS};
@@ -68,9 +68,9 @@ impl Gateway {
         Arc::new(Self { store, options, sequences, committer, catalog: tokio::sync::Mutex::new(None) })
     }
 
-    /// Commits of the cluster that the sessions' transactions took so far, and how many transactions those were.
+    /// What the sessions' transactions took of the cluster so far.
     #[must_use]
-    pub fn commits(&self) -> (u64, u64) {
+    pub fn counts(&self) -> Counts {
         self.committer.counts()
     }
 

@@ -14,11 +14,13 @@ pub mod error;
 mod gateway;
 pub mod http;
 mod pg_type;
+mod pins;
 pub mod server;
 pub mod session;
 pub mod sql;
 pub mod store;
 
+pub use commit::Counts;
 pub use datafusion::arrow::datatypes::DataType;
 pub use error::{SqlError, SqlState};
 pub use gateway::{Gateway, GatewayOptions};

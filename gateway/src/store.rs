@@ -11,7 +11,7 @@ use fluence_client::prove::{Proved, ProvenSum};
 use fluence_client::query::Evidence;
 use fluence_client::schema::TableSchema;
 use fluence_client::{
-    Aggregate, AggregateValue, ClientError, Database, Direction, KeyRange, RowStream, Select, Transport,
+    Aggregate, AggregateValue, ClientError, Database, Direction, KeyRange, PreparedMerge, RowStream, Select, Transport,
 };
 use fluence_types::op::OpRefusal;
 use fluence_types::shape::CircuitId;
@@ -129,6 +129,12 @@ pub trait Store: Send + Sync {
     /// Has a table hold nothing, without reading it.
     async fn clear(&self, table: &str) -> Result<(), SqlError>;
 
+    /// Makes one of several live segments of a table that are near in size, where there are enough of them; not live yet.
+    async fn prepare_merge(&self, table: &str) -> Result<Option<PreparedMerge>, SqlError>;
+
+    /// Has a merge take effect. No row changes.
+    async fn commit_merge(&self, table: &str, merge: PreparedMerge) -> Result<Committed, SqlError>;
+
     /// A sum with a succinct proof, checked under a key that is trusted and against the native sum.
     async fn prove(
         &self,
@@ -232,6 +238,15 @@ impl<T: Transport + 'static> Store for Database<T> {
     async fn clear(&self, table: &str) -> Result<(), SqlError> {
         self.table(table).await?.clear().await?;
         Ok(())
+    }
+
+    async fn prepare_merge(&self, table: &str) -> Result<Option<PreparedMerge>, SqlError> {
+        Ok(self.table(table).await?.prepare_merge().await?)
+    }
+
+    async fn commit_merge(&self, table: &str, merge: PreparedMerge) -> Result<Committed, SqlError> {
+        let committed = self.table(table).await?.commit_merge(merge).await?;
+        Ok(Committed { height: committed.height, versions: vec![(table.to_owned(), committed.version)] })
     }
 
     async fn prove(

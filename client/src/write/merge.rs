@@ -20,12 +20,20 @@ use fluence_types::op::{OpRefusal, SegmentRef};
 
 /// Several segments as one: sealed, and with the members or inside what it will be named by; not live yet.
 #[derive(Debug)]
-pub(crate) struct PreparedMerge {
+pub struct PreparedMerge {
     pub(crate) inputs: Vec<SegmentRoot>,
     /// None where everything cancelled out.
     pub(crate) output: Option<(SegmentRef, SegmentRoot)>,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
+}
+
+impl PreparedMerge {
+    /// How many segments it makes one of.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
 }
 
 impl<T: Transport> Table<T> {
@@ -53,7 +61,7 @@ impl<T: Transport> Table<T> {
     ///
     /// # Errors
     /// [`ClientError`]; [`OpRefusal::NotLive`] where another merge was faster.
-    pub(crate) async fn prepare_merge(&self) -> Result<Option<PreparedMerge>, ClientError> {
+    pub async fn prepare_merge(&self) -> Result<Option<PreparedMerge>, ClientError> {
         let entry = self.session.catalogue(&self.db(), self.projection()).await?.entry().clone();
         if entry.live.len() < tiers::SOFT {
             return Ok(None);
@@ -68,7 +76,7 @@ impl<T: Transport> Table<T> {
     ///
     /// # Errors
     /// [`ClientError`]; [`OpRefusal::NotLive`] where one of the segments was retired meanwhile.
-    pub(crate) async fn commit_merge(&self, merge: PreparedMerge) -> Result<Committed, ClientError> {
+    pub async fn commit_merge(&self, merge: PreparedMerge) -> Result<Committed, ClientError> {
         for attempt in 1.. {
             let entry = self.session.catalogue(&self.db(), self.projection()).await?.entry().clone();
             if let Some(gone) = merge.inputs.iter().find(|root| !entry.live.contains(root)) {

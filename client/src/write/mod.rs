@@ -15,7 +15,7 @@ mod rewrite;
 mod upload;
 
 pub(crate) use commit::{Part, Shown};
-pub(crate) use merge::PreparedMerge;
+pub use merge::PreparedMerge;
 pub use parts::SealedPart;
 pub(crate) use rewrite::{NewRows, Rewrite};
 

@@ -81,9 +81,11 @@ impl SqlSession {
 
     pub(super) async fn start(&mut self) -> Result<Outcome, SqlError> {
         if matches!(self.transaction, Transaction::Idle) {
-            let work = Arc::new(Work::default());
+            let pins = &self.gateway.committer.pins;
+            let (block, work) = (pins.block().await, Work::new(pins));
             self.begin(&work, false).await?;
             self.transaction = Transaction::Open(work);
+            self.block = Some(block);
             self.read_only = self.settings.is_on(settings::READ_ONLY);
             (self.before, self.after) = (self.settings.clone(), self.settings.clone());
         } else if std::mem::take(&mut self.implicit) {
@@ -97,6 +99,7 @@ impl SqlSession {
 
     pub(super) async fn commit(&mut self) -> Result<Outcome, SqlError> {
         self.implicit = false;
+        let _ends_with_this = self.block.take();
         match std::mem::replace(&mut self.transaction, Transaction::Idle) {
             Transaction::Open(work) => {
                 let done = work.commit(&self.gateway.committer, &self.shared.get().catalog).await;
@@ -134,6 +137,7 @@ impl SqlSession {
             self.end_cursors(false);
         }
         self.transaction = Transaction::Idle;
+        self.block = None;
         self.implicit = false;
         self.cleared.clear();
         Ok(Outcome::Done(Tag::Command("ROLLBACK")))

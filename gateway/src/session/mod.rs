@@ -17,6 +17,7 @@ pub use crate::sql::work::Cost;
 pub use outcome::{CopyFormat, Notice, Outcome, Prepared, Tag, TransactionStatus};
 
 use crate::error::{SqlError, SqlState};
+use crate::pins::Block;
 use crate::sql::catalog::TableDef;
 use crate::sql::context::{Current, Shared};
 use crate::sql::settings::{self, Settings};
@@ -63,6 +64,8 @@ pub struct SqlSession {
     told: Settings,
     cursors: HashMap<String, Cursor>,
     transaction: Transaction,
+    /// Merges wait for the open transaction.
+    block: Option<Block>,
     /// Whether the open transaction is that of statements sent together, which nobody has begun by a word.
     implicit: bool,
     /// Whether the open transaction only reads.
@@ -136,6 +139,7 @@ impl SqlSession {
             told: Settings::default(),
             cursors: HashMap::new(),
             transaction: Transaction::Idle,
+            block: None,
             implicit: false,
             read_only: false,
             cleared: Vec::new(),
@@ -476,7 +480,7 @@ impl SqlSession {
         }
         // Outside a transaction block, a statement is its own transaction, and tried again where somebody else was first.
         for attempt in 1.. {
-            let work = Arc::new(Work::default());
+            let work = Work::new(&self.gateway.committer.pins);
             self.last = Arc::clone(&work);
             self.begin(&work, attempt > 1).await?;
             let notices = self.notices.len();

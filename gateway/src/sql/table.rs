@@ -12,6 +12,7 @@ use super::filter::{self, Pushed};
 use super::proofs::Proofs;
 use super::types;
 use super::work::{Over, Work};
+use crate::pins::Pin;
 use crate::store::{self, Portion, Portions, Store};
 use async_trait::async_trait;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
@@ -380,7 +381,8 @@ impl VerifiedScan {
         let (store, physical) = (Arc::clone(&self.store), self.physical.clone());
         let portions = async move { store.scan(&physical, &asked).await }.try_flatten_stream().fuse().boxed();
         let left = self.limit.unwrap_or(usize::MAX);
-        let state = Rows { scan: self, read, portions, over, written: Vec::new().into_iter(), begun: None, left };
+        let state =
+            Rows { scan: self, read, portions, over, written: Vec::new().into_iter(), begun: None, left, pin: None };
         futures::stream::try_unfold(state, |mut state| async move {
             Ok::<_, DataFusionError>(state.next().await?.map(|batch| (batch, state)))
         })
@@ -400,11 +402,16 @@ struct Rows {
     begun: Option<usize>,
     /// Rows that are still wanted.
     left: usize,
+    /// From the second portion on.
+    pin: Option<Pin>,
 }
 
 impl Rows {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         while self.left > 0 {
+            if self.begun.is_some() && self.pin.is_none() {
+                self.pin = Some(self.scan.work.pin(&self.scan.physical));
+            }
             let batch = match self.portions.try_next().await? {
                 Some(portion) => self.saw(portion)?,
                 None => {

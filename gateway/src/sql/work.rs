@@ -7,6 +7,7 @@
 use super::catalog::Catalog;
 use crate::commit::{Committer, Read, Ready};
 use crate::error::{SqlError, SqlState};
+use crate::pins::{Pin, Pins};
 use crate::store::Write;
 use datafusion::arrow::array::{BooleanArray, RecordBatch};
 use datafusion::arrow::compute::filter_record_batch;
@@ -172,6 +173,7 @@ pub(crate) struct Work {
     state: Mutex<State>,
     savepoints: Mutex<Vec<Savepoint>>,
     cost: Mutex<Cost>,
+    pins: Pins,
 }
 
 fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
@@ -179,6 +181,16 @@ fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
 }
 
 impl Work {
+    /// A transaction of a gateway that has these scans under way.
+    pub(crate) fn new(pins: &Pins) -> Arc<Self> {
+        Arc::new(Self { pins: pins.clone(), ..Self::default() })
+    }
+
+    /// A scan of a table goes on, until what this gives is dropped.
+    pub(crate) fn pin(&self, table: &str) -> Pin {
+        self.pins.pin(table)
+    }
+
     /// Notes what a read of a range rested on.
     pub(crate) fn saw(&self, table: &str, range: &KeyRange, evidence: &Evidence, proven: bool) -> Result<(), SqlError> {
         self.observe(table, evidence.version, Some(range))?;

@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::Int64Type;
 use fluence_client::prove::{Proved, ProvenSum};
 use fluence_client::query::Evidence;
 use fluence_client::schema::TableSchema;
-use fluence_client::{Aggregate, AggregateValue, Direction, KeyRange, SessionOptions, Value};
+use fluence_client::{Aggregate, AggregateValue, Direction, KeyRange, PreparedMerge, SessionOptions, Value};
 use fluence_gateway::session::{Cost, GatewayOptions, Outcome};
 use fluence_gateway::store::{Committed, Portions, ProofKeys, Scan, Store, Write};
 use fluence_gateway::{Gateway, SqlError, SqlSession};
@@ -103,6 +103,12 @@ impl Store for Counting {
     }
     async fn clear(&self, table: &str) -> Result<(), SqlError> {
         self.store.clear(table).await
+    }
+    async fn prepare_merge(&self, table: &str) -> Result<Option<PreparedMerge>, SqlError> {
+        self.store.prepare_merge(table).await
+    }
+    async fn commit_merge(&self, table: &str, merge: PreparedMerge) -> Result<Committed, SqlError> {
+        self.store.commit_merge(table, merge).await
     }
     async fn prove(
         &self,
@@ -321,6 +327,39 @@ async fn rows_that_go_out_are_of_one_version_or_end_in_a_conflict() {
     }
     assert!(run(&mut s, "SELECT id, n FROM t").await.is_ok());
     assert_eq!(state(&mut s, "SELECT 1 / 0").await, "22012");
+}
+
+#[tokio::test]
+async fn merges_of_a_gateway_wait_for_its_scans() {
+    let real = real_with(SessionOptions { portion_cells: 24, ..SessionOptions::default() }).await;
+    let gateway = real.gateway(GatewayOptions { answer_bytes: 0, ..GatewayOptions::default() });
+    let [a, b] = &mut [gateway.session("a", "db").await.unwrap(), gateway.session("b", "db").await.unwrap()];
+    tag(a, "CREATE TABLE t (id bigint PRIMARY KEY, n bigint NOT NULL)").await;
+    tag(a, &format!("INSERT INTO t SELECT value, 0 FROM generate_series(1, {ROWS})")).await;
+    let statement = a.parse("SELECT id, n FROM t").unwrap().pop().unwrap();
+    let prepared = a.prepare(statement, Vec::new()).await.unwrap();
+    let Outcome::Rows { mut stream, .. } = a.execute(&prepared, Vec::new()).await.unwrap() else { panic!("no rows") };
+    let mut count = 0;
+    for _ in 0..4 {
+        count += stream.next().await.unwrap().unwrap().num_rows();
+    }
+    for id in 1..=12 {
+        tag(b, &format!("UPDATE t SET n = 1 WHERE id = {id}")).await;
+    }
+    while let Some(batch) = stream.next().await {
+        count += batch.unwrap().num_rows();
+    }
+    drop(stream);
+    assert_eq!((count as i64, gateway.counts().merges), (ROWS, 0));
+    // The next ones come with the next commits.
+    for more in 0.. {
+        if gateway.counts().merges > 0 {
+            break;
+        }
+        assert!(more < 40, "{:?}", gateway.counts());
+        tag(b, "UPDATE t SET n = n + 1 WHERE id = 1").await;
+    }
+    assert_eq!(rows(b, "SELECT count(*) FROM t WHERE n > 0").await, ["12"]);
 }
 
 #[tokio::test]

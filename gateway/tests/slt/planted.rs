@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use fluence_client::prove::{Proved, ProvenSum};
 use fluence_client::query::Evidence;
 use fluence_client::schema::TableSchema;
-use fluence_client::{Aggregate, AggregateValue, Direction, KeyRange, Value};
+use fluence_client::{Aggregate, AggregateValue, Direction, KeyRange, PreparedMerge, Value};
 use fluence_gateway::SqlError;
 use fluence_gateway::store::{Committed, Portions, ProofKeys, Scan, Store, Write};
 use fluence_types::Version;
@@ -126,6 +126,14 @@ impl Store for Planted {
 
     async fn clear(&self, table: &str) -> Result<(), SqlError> {
         self.store.clear(table).await
+    }
+
+    async fn prepare_merge(&self, table: &str) -> Result<Option<PreparedMerge>, SqlError> {
+        self.store.prepare_merge(table).await
+    }
+
+    async fn commit_merge(&self, table: &str, merge: PreparedMerge) -> Result<Committed, SqlError> {
+        self.store.commit_merge(table, merge).await
     }
 
     async fn prove(
