@@ -147,3 +147,24 @@ async fn segments_are_merged_beside_commits_and_nobody_conflicts_with_that() {
     assert!(stats.segments.len() <= 12, "{} live", stats.segments.len());
     assert!(stats.segments.iter().any(|s| s.rows == 3000), "the first segment stands");
 }
+
+/// With nobody else there, no transaction of several statements meets two versions: merges of what it wrote before wait, or it waits for them.
+#[tokio::test]
+async fn a_transaction_that_reads_twice_meets_no_merge_between() {
+    let real = real().await;
+    let gateway = real.gateway(GatewayOptions::default());
+    let s = &mut gateway.session("a", "db").await.unwrap();
+    tag(s, "CREATE TABLE t (id bigint PRIMARY KEY, v bigint)").await;
+    tag(s, "INSERT INTO t SELECT value, 0 FROM generate_series(1, 600)").await;
+    for id in 1..=40 {
+        tag(s, &format!("UPDATE t SET v = 1 WHERE id = {id}")).await;
+        tag(s, "BEGIN").await;
+        for _ in 0..3 {
+            assert_eq!(rows(s, "SELECT sum(v), count(*) FROM t").await, [format!("{id}|600")]);
+            assert_eq!(rows(s, "SELECT count(*) FROM t WHERE v = 1 AND id > 0").await, [id.to_string()]);
+        }
+        tag(s, "COMMIT").await;
+    }
+    println!("{:?}", gateway.counts());
+    assert!(gateway.counts().merges > 0, "{:?}", gateway.counts());
+}
