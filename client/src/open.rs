@@ -34,6 +34,14 @@ pub enum OpenError {
         /// Schema, key epoch, lanes.
         what: &'static str,
     },
+    /// More rows than one segment takes.
+    #[error("segment {segment} has {rows} rows, a segment takes {SEGMENT_ROWS_MAX}")]
+    TooManyRows {
+        /// The segment.
+        segment: SegmentRoot,
+        /// Its rows.
+        rows: u64,
+    },
     /// The header commits to other keys than ours.
     #[error("segment {segment}, lane {lane}: its header commits to another key")]
     Commitment {
@@ -134,9 +142,9 @@ impl SegmentView {
         if !header.lanes.iter().map(|l| l.kind).eq(table.schema.lane_kinds().iter().copied()) {
             return foreign("list of lanes");
         }
-        // So many live rows that sums packed into one scalar would not keep to their bits.
+        // Of more rows, sums that share a scalar need not keep to their bits.
         if header.rows > SEGMENT_ROWS_MAX as u64 {
-            return foreign("number of rows");
+            return Err(OpenError::TooManyRows { segment: root, rows: header.rows });
         }
         let byte_lanes = table.schema.byte_lanes();
         for (i, commitment) in header.blob.key_commitments[..byte_lanes].iter().enumerate() {

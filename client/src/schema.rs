@@ -334,19 +334,19 @@ impl TableSchema {
     #[must_use]
     pub fn summands(&self) -> Vec<Summand> {
         let index = |name: &str| self.index(name).expect("checked when the schema was made");
-        let mut lanes = vec![Summand::Weight];
+        let mut summands = vec![Summand::Weight];
         for sum in &self.sums {
             let nullable = self.nullable_columns(sum);
-            if !nullable.is_empty() && !lanes.contains(&Summand::NotNull(nullable.clone())) {
-                lanes.push(Summand::NotNull(nullable));
+            if !nullable.is_empty() && !summands.contains(&Summand::NotNull(nullable.clone())) {
+                summands.push(Summand::NotNull(nullable));
             }
         }
-        lanes.extend(self.sums.iter().map(|sum| match sum {
+        summands.extend(self.sums.iter().map(|sum| match sum {
             SumExpr::Column(c) => Summand::Column(index(c)),
             SumExpr::Square(c) => Summand::Square(index(c)),
             SumExpr::Product(a, b) => Summand::Product(index(a), index(b)),
         }));
-        lanes
+        summands
     }
 
     /// What is summed, and where each sum stands.

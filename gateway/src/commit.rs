@@ -337,10 +337,7 @@ impl Committer {
     }
 
     async fn prepare(self: Arc<Self>, table: String) {
-        let merge = match self.pins.holds(&table) {
-            true => None,
-            false => self.store.prepare_merge(&table).await.ok().flatten(),
-        };
+        let merge = self.store.prepare_merge(&table).await.ok().flatten();
         let mut state = self.state();
         let Some(merge) = merge else {
             state.merging.remove(&table);

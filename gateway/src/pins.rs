@@ -30,8 +30,7 @@ impl Pins {
         Pin { pins: self.clone(), table: table.to_owned() }
     }
 
-    /// Whether one is.
-    pub(crate) fn holds(&self, table: &str) -> bool {
+    fn holds(&self, table: &str) -> bool {
         self.lock().contains_key(table)
     }
 

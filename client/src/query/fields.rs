@@ -1,4 +1,4 @@
-//! Which sums an aggregate reads, and what comes of their sums.
+//! Which sums an aggregate reads, and what comes of them.
 //!
 //! Source  DESIGN section 3; `docs/protocol/query.md`
 

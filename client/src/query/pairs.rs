@@ -108,21 +108,21 @@ impl PairFields {
                 return Err(SchemaError::NotDeclared { table: schema.name().to_owned(), expr }.into());
             }
         }
-        let mut lanes = Self { scale_y: scale_of(schema, y)?, scale_x: scale_of(schema, x)?, ..Self::default() };
+        let mut fields = Self { scale_y: scale_of(schema, y)?, scale_x: scale_of(schema, x)?, ..Self::default() };
         for sum in statistic.sums(y, x) {
-            let lane = Some(schema.expr_field(&sum)?.0);
+            let field = Some(schema.expr_field(&sum)?.0);
             match &sum {
-                SumExpr::Column(c) if c == y => lanes.y = lane,
-                SumExpr::Column(_) => lanes.x = lane,
-                SumExpr::Square(c) if c == y => lanes.yy = lane,
-                SumExpr::Square(_) => lanes.xx = lane,
-                SumExpr::Product(..) => lanes.xy = lane,
+                SumExpr::Column(c) if c == y => fields.y = field,
+                SumExpr::Column(_) => fields.x = field,
+                SumExpr::Square(c) if c == y => fields.yy = field,
+                SumExpr::Square(_) => fields.xx = field,
+                SumExpr::Product(..) => fields.xy = field,
             }
         }
         if x == y {
-            (lanes.x, lanes.xx, lanes.xy) = (lanes.y, lanes.yy, lanes.yy);
+            (fields.x, fields.xx, fields.xy) = (fields.y, fields.yy, fields.yy);
         }
-        Ok(lanes)
+        Ok(fields)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = SumField> + use<> {
@@ -135,12 +135,12 @@ impl PairFields {
         count: u64,
         sum: &impl Fn(SumField) -> &'a BigInt,
     ) -> AggregateValue {
-        let lane = |l: Option<SumField>| sum(l.expect("the statistic reads this sum"));
+        let field = |l: Option<SumField>| sum(l.expect("the statistic reads this sum"));
         let n = BigInt::from(count);
         let centred = |products: &BigInt, a: &BigInt, b: &BigInt| &n * products - a * b;
-        let cxy = || centred(lane(self.xy), lane(self.x), lane(self.y));
-        let cxx = || centred(lane(self.xx), lane(self.x), lane(self.x));
-        let cyy = || centred(lane(self.yy), lane(self.y), lane(self.y));
+        let cxy = || centred(field(self.xy), field(self.x), field(self.y));
+        let cxx = || centred(field(self.xx), field(self.x), field(self.x));
+        let cyy = || centred(field(self.yy), field(self.y), field(self.y));
         let (to_x, to_y) = (ten_to(self.scale_x), ten_to(self.scale_y));
         let over = |numerator: BigInt, denominator: BigInt| match denominator.sign() {
             // Cauchy and Schwarz: what stands below is a sum of squares.
@@ -153,7 +153,7 @@ impl PairFields {
             PairStatistic::Slope => over(cxy() * to_x, cxx() * to_y),
             PairStatistic::Intercept => {
                 let (cxx, cxy) = (cxx(), cxy());
-                over(lane(self.y) * &cxx - cxy * lane(self.x), &n * cxx * to_y)
+                over(field(self.y) * &cxx - cxy * field(self.x), &n * cxx * to_y)
             }
             PairStatistic::R2 => over(cxy().pow(2), cxx() * cyy()),
             PairStatistic::Corr => {
@@ -166,8 +166,8 @@ impl PairFields {
                     other => other,
                 }
             }
-            PairStatistic::AvgX => over(lane(self.x).clone(), &n * to_x),
-            PairStatistic::AvgY => over(lane(self.y).clone(), &n * to_y),
+            PairStatistic::AvgX => over(field(self.x).clone(), &n * to_x),
+            PairStatistic::AvgY => over(field(self.y).clone(), &n * to_y),
             PairStatistic::Sxx => over(cxx(), &n * to_x.pow(2)),
             PairStatistic::Syy => over(cyy(), &n * to_y.pow(2)),
             PairStatistic::Sxy => over(cxy(), &n * to_x * to_y),
@@ -217,17 +217,17 @@ mod tests {
     }
 
     fn ours(schema: &TableSchema, points: &[(i64, i64)], statistic: PairStatistic) -> Option<f64> {
-        let lanes = PairFields::of(schema, statistic, "y", "x").unwrap();
+        let fields = PairFields::of(schema, statistic, "y", "x").unwrap();
         let total = |f: &dyn Fn(i64, i64) -> i64| BigInt::from(points.iter().map(|(y, x)| f(*y, *x)).sum::<i64>());
         let sums = [
-            (lanes.y, total(&|y, _| y)),
-            (lanes.x, total(&|_, x| x)),
-            (lanes.yy, total(&|y, _| y * y)),
-            (lanes.xx, total(&|_, x| x * x)),
-            (lanes.xy, total(&|y, x| x * y)),
+            (fields.y, total(&|y, _| y)),
+            (fields.x, total(&|_, x| x)),
+            (fields.yy, total(&|y, _| y * y)),
+            (fields.xx, total(&|_, x| x * x)),
+            (fields.xy, total(&|y, x| x * y)),
         ];
-        let sum = |lane: SumField| &sums.iter().find(|(l, _)| *l == Some(lane)).unwrap().1;
-        lanes.value(statistic, points.len() as u64, &sum).to_f64()
+        let sum = |field: SumField| &sums.iter().find(|(l, _)| *l == Some(field)).unwrap().1;
+        fields.value(statistic, points.len() as u64, &sum).to_f64()
     }
 
     #[test]
@@ -262,7 +262,7 @@ mod tests {
             assert!(PairFields::of(&schema(false), statistic, "y", "z").is_err());
         }
         // A column with itself needs its square alone.
-        let lanes = PairFields::of(&schema(false), PairStatistic::Slope, "x", "x").unwrap();
-        assert_eq!((lanes.x, lanes.xx), (lanes.y, lanes.xy));
+        let fields = PairFields::of(&schema(false), PairStatistic::Slope, "x", "x").unwrap();
+        assert_eq!((fields.x, fields.xx), (fields.y, fields.xy));
     }
 }

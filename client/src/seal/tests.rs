@@ -1,6 +1,7 @@
 use super::*;
 use crate::keyring::{Keyring, Phrase};
 use crate::keystore::{Keystore, Passphrase, WorkFactor};
+use crate::open::{OpenError, SegmentView};
 use crate::schema::{Column, SumExpr, TableSchema};
 use crate::value::{ColumnBuilder, Value};
 use fluence_crypto::roots;
@@ -199,4 +200,15 @@ fn a_decimal_of_more_digits_than_its_column_is_refused() {
         assert!(error.to_string().contains("\"d\" is decimal(3,1)"), "{error}");
     }
     assert_eq!(sealer.rows(), 3);
+}
+
+#[test]
+fn a_segment_of_more_rows_than_sums_keep_to_their_bits_for_is_refused() {
+    let keys = table_keys(Keyring::generate(&mut StdRng::seed_from_u64(1)));
+    let segment = seal(&keys, &rows(10), &mut StdRng::seed_from_u64(2), None);
+    let mut header = segment.header().clone();
+    assert!(SegmentView::new(&keys, segment.root(), header.clone()).is_ok());
+    header.rows = SEGMENT_ROWS_MAX as u64 + 1;
+    let error = SegmentView::new(&keys, segment.root(), header).unwrap_err();
+    assert!(matches!(error, OpenError::TooManyRows { rows: 1_048_577, .. }), "{error}");
 }

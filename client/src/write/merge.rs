@@ -28,14 +28,6 @@ pub struct PreparedMerge {
     pub(crate) bytes: u64,
 }
 
-impl PreparedMerge {
-    /// How many segments it makes one of.
-    #[must_use]
-    pub fn inputs(&self) -> usize {
-        self.inputs.len()
-    }
-}
-
 impl<T: Transport> Table<T> {
     /// Merges live segments that are near in size; `None` where few are live, or all are as large as segments get.
     ///
