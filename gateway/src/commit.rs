@@ -158,6 +158,8 @@ impl State {
         for (table, (version, bounds)) in &mut ready.reads {
             while let Some(past) = self.past.iter().find(|p| p.table == *table && p.from == *version) {
                 let stands = match (&*bounds, &*past.keys) {
+                    // A merge: all stands as it was.
+                    (_, Some(keys)) if keys.is_empty() => true,
                     (Some(bounds), Some(keys)) => !bounds.iter().any(|b| hits(b, keys)),
                     _ => false,
                 };
@@ -457,6 +459,23 @@ mod tests {
         all.reads.get_mut("t").unwrap().1 = None;
         queue(&mut state, vec![ready(5, 1, 1), all]);
         assert_eq!((state.join().len(), state.queue.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_read_of_everything_is_carried_over_a_merge() {
+        let mut state = State::default();
+        state.remember_merge(&committed(6));
+        let mut all = ready(5, 2, 2);
+        all.reads.get_mut("t").unwrap().1 = None;
+        queue(&mut state, vec![all]);
+        let joined = state.join();
+        assert_eq!(joined[0].0.reads["t"].0, Version(6));
+        // Not over what writes a row.
+        state.remember(&joined, &committed(7));
+        let mut all = ready(6, 2, 2);
+        all.reads.get_mut("t").unwrap().1 = None;
+        state.rebase(&mut all);
+        assert_eq!(all.reads["t"].0, Version(6));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -120,10 +121,14 @@ impl Guard {
     pub(super) async fn race<T>(mut self, work: impl Future<Output = Result<T, Failure>> + Send) -> Result<T, Failure> {
         tokio::pin!(work);
         let late = async {
-            match self.deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
+            let Some(deadline) = self.deadline else { return std::future::pending().await };
+            let mut timer = std::pin::pin!(tokio::time::sleep_until(deadline));
+            // The clock is asked too: a timer fires late where all threads compute.
+            std::future::poll_fn(|cx| match Instant::now() < deadline {
+                true => timer.as_mut().poll(cx),
+                false => Poll::Ready(()),
+            })
+            .await;
         };
         // The work comes last: it may compute for long before it lets the others be asked again.
         tokio::select! {

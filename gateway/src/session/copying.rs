@@ -3,6 +3,7 @@
 use super::SqlSession;
 use super::outcome::{CopyFormat, Outcome, Tag};
 use crate::error::{SqlError, SqlState};
+use crate::pins::Block;
 use crate::sql::catalog::TableDef;
 use crate::sql::types::field_of;
 use crate::sql::work::Work;
@@ -19,8 +20,8 @@ pub(super) struct CopyingIn {
     columns: Vec<usize>,
     rows: copy::Rows,
     count: u64,
-    /// The transaction, where the COPY began its own.
-    own: Option<Arc<Work>>,
+    /// The transaction, where the COPY began its own. It reads several times, and merges wait for it as for those of several statements.
+    own: Option<(Arc<Work>, Block)>,
 }
 
 impl SqlSession {
@@ -64,7 +65,7 @@ impl SqlSession {
         Ok(Outcome::CopyOut { columns, format, stream })
     }
 
-    pub(super) fn copy_in(
+    pub(super) async fn copy_in(
         &mut self,
         source: &ast::CopySource,
         options: copy::Options,
@@ -83,7 +84,10 @@ impl SqlSession {
         let (width, format) = (columns.len(), options.format);
         let all: Vec<_> = def.visible().map(field_of).collect();
         let fields = columns.iter().map(|place| all[*place].clone()).collect();
-        let own = alone.then(|| Arc::clone(work));
+        let own = match alone {
+            true => Some((Arc::clone(work), self.gateway.committer.pins.block().await)),
+            false => None,
+        };
         self.copy = Some(CopyingIn { def, columns, rows: copy::Rows::new(options, width), count: 0, own });
         Ok(Outcome::CopyIn { columns: width, format, fields })
     }
@@ -160,7 +164,7 @@ impl SqlSession {
     pub(super) async fn finish_copy(&mut self, copying: &mut CopyingIn) -> Result<(), SqlError> {
         let columns = copying.rows.finish()?;
         self.copy_rows(copying, columns).await?;
-        if let Some(work) = &copying.own {
+        if let Some((work, _)) = &copying.own {
             work.commit(&self.gateway.committer, &self.shared.get().catalog).await?;
         }
         Ok(())

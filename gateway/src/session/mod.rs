@@ -649,7 +649,7 @@ impl SqlSession {
                 if *to {
                     self.copy_out(source, options, work, alone).await
                 } else {
-                    self.copy_in(source, options, work, alone)
+                    self.copy_in(source, options, work, alone).await
                 }
             }
             ast::Statement::Declare { stmts } => self.declare(stmts, work).await,
