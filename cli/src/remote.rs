@@ -7,6 +7,7 @@ use crate::home::Home;
 use crate::output::{self, Out};
 use fluence_client::cluster::Statuses;
 use fluence_client::dial::{DialOptions, Dialer};
+use fluence_client::keyring::KeyError;
 use fluence_client::{ClientError, Database, Keystore, Session, Table};
 use fluence_types::answer::OpenRefusal;
 use fluence_types::block::quorum;
@@ -55,8 +56,16 @@ impl Remote {
         let known = config.databases.get(&place.db).cloned().unwrap_or_default();
         let nodes = named(&known, &place.node)?;
         let addresses: Vec<String> = nodes.iter().map(|(_, address)| address.clone()).collect();
-        if remember && known.nodes != addresses {
-            config.databases.entry(place.db.clone()).or_default().nodes = addresses;
+        if remember && (known.nodes != addresses || place.db_id.is_some() && known.id != place.db_id) {
+            let entry = config.databases.entry(place.db.clone()).or_default();
+            if let (Some(other), Some(id)) = (entry.id, place.db_id)
+                && other != id
+            {
+                return Err(
+                    Failure::usage(format!("database {:?} is {other} here", place.db)).help("take another --db for it")
+                );
+            }
+            (entry.id, entry.nodes) = (place.db_id.or(entry.id), addresses);
             home.save(&config)?;
         }
         let dialer = Dialer::start(DialOptions::default()).doing("cannot start the network")?;
@@ -153,13 +162,13 @@ impl Remote {
             if let Ok(database) = self.session.database(id) {
                 return Ok(Some(database));
             }
-            // A restored keystore: the network brings the state back.
+            // A restored keystore: the network brings the state back. Or another owner's database.
             self.recover().await?;
-            return self
-                .session
-                .database(id)
-                .map(Some)
-                .map_err(|e| failure(e, "the configuration names a database that is gone"));
+            let database = match self.session.database(id) {
+                Ok(own) => Ok(own),
+                Err(_) => self.session.find_database(id, &self.nodes).await,
+            };
+            return database.map(Some).map_err(|e| failure(e, &format!("cannot open database {:?}, {id}", place.db)));
         }
         let by_label = self.session.known().into_iter().find(|(_, d)| d.label == place.db).map(|(id, _)| id);
         let id = match by_label {
@@ -267,6 +276,12 @@ pub(crate) fn failure(error: ClientError, what: &str) -> Failure {
         }
         ClientError::Stranger { .. } => "name every member: --node ADDR, once for each; naming them is trusting them",
         ClientError::Member { .. } => "`fluence cluster members` lists the members",
+        ClientError::Key(KeyError::Sealed { .. }) => {
+            "another owner's table, and nothing of it is public: the owner's keys open it, `fluence keys restore`"
+        }
+        ClientError::UnknownDatabase(_) => {
+            "is the id right, as the owner's `fluence cluster status` shows it? are the nodes its members?"
+        }
         ClientError::UnknownTable(_) => "`fluence import FILE --table NAME --key COLS` makes it",
         ClientError::Schema(_) | ClientError::Aggregate { .. } => {
             "sums are declared when the table is made: `fluence import .. --sum`; variances need the square, as x*x"

@@ -477,7 +477,8 @@ pub(crate) fn infer(
         }
         rows += batch.num_rows() as u64;
     }
-    let columns = names.into_iter().zip(guesses).map(|(name, g)| Column { name, ty: g.ty(), nullable: g.null });
+    let columns =
+        names.into_iter().zip(guesses).map(|(name, g)| Column { name, ty: g.ty(), nullable: g.null, public: false });
     Ok((columns.collect(), all.then_some(rows)))
 }
 

@@ -1,7 +1,8 @@
 //! The owner's keys: root key, recovery phrase, and what a table's segments and schemas are sealed with.
 //!
 //! Rule    24 words bring back the root key, and with the network everything else: segment keys follow from segment ids in the headers,
-//!         schemas are kept by the nodes, sealed under a key that needs the database and table id only.
+//!         schemas are kept by the nodes, sealed under a key that needs the database and table id only. Of a table with public columns
+//!         they keep besides, in clear, what everyone needs to read these.
 //! Source  DESIGN section 5; BIP-39 (the words encode the root key itself; no passphrase, no stretching: it has 256 bits)
 
 use crate::schema::{SchemaError, TableSchema};
@@ -13,7 +14,7 @@ use fluence_crypto::roots;
 use fluence_crypto::secret::Secret;
 use fluence_crypto::sign::{self, OwnerKey};
 use fluence_types::codec::{self, Bounded, CodecError};
-use fluence_types::limits::SEALED_SCHEMA_BYTES_MAX;
+use fluence_types::limits::DESCRIPTION_BYTES_MAX;
 use fluence_types::op::{SignedOp, UnsignedOp};
 use fluence_types::segment::PublicSchema;
 use fluence_types::{Address, DatabaseId, SchemaHash, SegmentId, TableId};
@@ -52,7 +53,7 @@ pub enum KeyError {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// The schema is too long to seal.
-    #[error("the sealed schema takes {0} bytes, the limit is {SEALED_SCHEMA_BYTES_MAX}")]
+    #[error("the sealed schema takes {0} bytes, the limit is {DESCRIPTION_BYTES_MAX}")]
     TooLong(usize),
 }
 
@@ -169,13 +170,15 @@ impl Keyring {
         schema: &TableSchema,
         rng: &mut (impl CryptoRng + RngCore),
     ) -> Result<PublicSchema, KeyError> {
-        let content = SealedSchema { format: SealedSchema::FORMAT, key_epoch: FIRST_KEY_EPOCH, schema: schema.clone() };
-        let mut plain = codec::encode(&content);
+        let described = |schema| DescribedSchema { key_epoch: FIRST_KEY_EPOCH, schema };
+        let mut plain = codec::encode(&described(schema.clone()));
         let key = self.root.schema_key(db, table);
         let sealed = aead::seal_salted(&key, &schema_aad(db, table), &plain, rng);
         plain.zeroize();
-        let sealed = Bounded::new(sealed).map_err(|e| KeyError::TooLong(e.got))?;
-        Ok(PublicSchema { lanes: schema.lane_kinds(), sealed })
+        let open = schema.open_part().map(described);
+        let description = codec::encode(&Description { format: Description::FORMAT, open, sealed });
+        let description = Bounded::new(description).map_err(|e| KeyError::TooLong(e.got))?;
+        Ok(PublicSchema { lanes: schema.lane_kinds(), description })
     }
 
     /// Opens a schema that a node kept, and checks that it is one and that the lanes are its lanes.
@@ -183,34 +186,74 @@ impl Keyring {
     /// # Errors
     /// [`KeyError`].
     pub fn open_schema(&self, db: &DatabaseId, table: &TableId, public: &PublicSchema) -> Result<Table, KeyError> {
+        let Description { open, sealed, .. } = Description::of(table, public)?;
         let key = self.root.schema_key(db, table);
-        let plain = aead::open_salted(&key, &schema_aad(db, table), &public.sealed)
+        let plain = aead::open_salted(&key, &schema_aad(db, table), &sealed)
             .map_err(|why| KeyError::Sealed { table: *table, why })?;
         let plain = Zeroizing::new(plain);
-        let content: SealedSchema = codec::decode("sealed schema", &plain, SEALED_SCHEMA_BYTES_MAX)
+        let content: DescribedSchema = codec::decode("sealed schema", &plain, DESCRIPTION_BYTES_MAX)
             .map_err(|why| KeyError::Content { table: *table, why })?;
-        if content.format != SealedSchema::FORMAT {
-            let why = CodecError::Malformed { what: "sealed schema", why: format!("format {}", content.format) };
-            return Err(KeyError::Content { table: *table, why });
+        let told = open.map(|o| (o.key_epoch, o.schema));
+        if told != content.schema.open_part().map(|part| (content.key_epoch, part)) {
+            return Err(KeyError::Schema(SchemaError::Open));
         }
-        content.schema.check()?;
-        if content.schema.lane_kinds() != public.lanes {
-            return Err(KeyError::Schema(SchemaError::Lanes));
-        }
-        Ok(Table { schema: content.schema, key_epoch: content.key_epoch, hash: roots::schema_hash(public) })
+        content.table(public)
     }
 }
 
-/// What a sealed schema holds.
+/// What a schema says in clear of its public columns; `None` where it has none. Whoever wrote it, the catalogue names its hash.
+///
+/// # Errors
+/// [`KeyError`] where it is malformed.
+pub fn open_part(table: &TableId, public: &PublicSchema) -> Result<Option<Table>, KeyError> {
+    let Some(open) = Description::of(table, public)?.open else { return Ok(None) };
+    if open.schema.columns().iter().any(|c| !c.public) {
+        return Err(KeyError::Schema(SchemaError::Open));
+    }
+    open.table(public).map(Some)
+}
+
+/// A schema with the key epoch of its segments.
 #[derive(BorshSerialize, BorshDeserialize)]
-struct SealedSchema {
-    format: u16,
+struct DescribedSchema {
     key_epoch: u64,
     schema: TableSchema,
 }
 
-impl SealedSchema {
-    const FORMAT: u16 = 1;
+impl DescribedSchema {
+    /// Itself, checked, as the table of a schema that nodes keep.
+    fn table(self, public: &PublicSchema) -> Result<Table, KeyError> {
+        self.schema.check()?;
+        if self.schema.lane_kinds() != public.lanes {
+            return Err(KeyError::Schema(SchemaError::Lanes));
+        }
+        Ok(Table { schema: self.schema, key_epoch: self.key_epoch, hash: roots::schema_hash(public) })
+    }
+}
+
+/// What an owner says of a table: [`PublicSchema::description`].
+#[derive(BorshSerialize, BorshDeserialize)]
+struct Description {
+    format: u16,
+    /// What everyone is told of an open table: [`TableSchema::open_part`].
+    open: Option<DescribedSchema>,
+    /// A [`DescribedSchema`] under the table's schema key.
+    sealed: Vec<u8>,
+}
+
+impl Description {
+    const FORMAT: u16 = 2;
+
+    fn of(table: &TableId, public: &PublicSchema) -> Result<Self, KeyError> {
+        let malformed = |why| KeyError::Content { table: *table, why };
+        // The format first: what follows is read as its own.
+        let format = public.description.first_chunk().map(|head| u16::from_le_bytes(*head));
+        if format != Some(Self::FORMAT) {
+            let why = format!("format {}, this program reads {}", format.unwrap_or_default(), Self::FORMAT);
+            return Err(malformed(CodecError::Malformed { what: "schema", why }));
+        }
+        codec::decode("schema", &public.description, DESCRIPTION_BYTES_MAX).map_err(malformed)
+    }
 }
 
 /// An opened schema.
@@ -275,7 +318,46 @@ mod tests {
         assert!(matches!(other.open_schema(&db, &table, &public), Err(KeyError::Sealed { .. })));
         let mut lanes = public.lanes.to_vec();
         lanes.pop();
-        let lie = PublicSchema { lanes: Bounded::new(lanes).unwrap(), sealed: public.sealed };
+        let lie = PublicSchema { lanes: Bounded::new(lanes).unwrap(), description: public.description };
         assert!(matches!(keys.open_schema(&db, &table, &lie), Err(KeyError::Schema(SchemaError::Lanes))));
+    }
+
+    #[test]
+    fn strangers_are_told_what_is_public_and_owners_that_it_is_what_they_said() {
+        let mut rng = StdRng::seed_from_u64(2);
+        let keys = Keyring::generate(&mut rng);
+        let (db, table) = (DatabaseId::from_bytes([1; 16]), TableId(3));
+        let columns = vec![Column::new("a", ColumnType::Int64).public(), Column::new("b", ColumnType::Text)];
+        let schema = TableSchema::new("t", columns, &["a"], vec![]).unwrap();
+        let public = keys.seal_schema(&db, &table, &schema, &mut rng).unwrap();
+        assert_eq!(keys.open_schema(&db, &table, &public).unwrap().schema, schema);
+        let told = open_part(&table, &public).unwrap().unwrap();
+        assert_eq!((Some(told.schema), told.hash), (schema.open_part(), roots::schema_hash(&public)));
+        let sealed = |name: &str| {
+            let columns = vec![Column::new("a", ColumnType::Int64), Column::new(name, ColumnType::Text)];
+            TableSchema::new("t", columns, &["a"], vec![]).unwrap()
+        };
+        let secret = keys.seal_schema(&db, &table, &sealed("b"), &mut rng).unwrap();
+        assert_eq!(open_part(&table, &secret).unwrap(), None);
+
+        // Whoever says otherwise in clear than what is sealed is caught by the owner; what is not public, by everyone.
+        let lie = |change: &dyn Fn(&mut Description)| {
+            let mut said = Description::of(&table, &public).unwrap();
+            change(&mut said);
+            PublicSchema { description: Bounded::new(codec::encode(&said)).unwrap(), ..public.clone() }
+        };
+        let renamed = |schema: TableSchema| Some(DescribedSchema { key_epoch: 0, schema });
+        let other = TableSchema::new("u", vec![Column::new("a", ColumnType::Int64).public()], &["a"], vec![]).unwrap();
+        for lie in [lie(&|d| d.open = None), lie(&|d| d.open = renamed(other.clone()))] {
+            assert!(matches!(keys.open_schema(&db, &table, &lie), Err(KeyError::Schema(SchemaError::Open))));
+        }
+        let refused = open_part(&table, &lie(&|d| d.open = renamed(sealed("c")))).unwrap_err();
+        assert!(matches!(refused, KeyError::Schema(SchemaError::Open)), "{refused}");
+        let refused = open_part(&table, &lie(&|d| d.open = renamed(other.clone()))).unwrap_err();
+        assert!(matches!(refused, KeyError::Schema(SchemaError::Lanes)), "{refused}");
+        let refused = open_part(&table, &lie(&|d| d.format = 1)).unwrap_err();
+        assert!(refused.to_string().contains("format 1, this program reads 2"), "{refused}");
+        let cut = PublicSchema { description: Bounded::new(public.description[..9].to_vec()).unwrap(), ..public };
+        assert!(open_part(&table, &cut).is_err() && keys.open_schema(&db, &table, &cut).is_err());
     }
 }

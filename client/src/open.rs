@@ -7,7 +7,7 @@
 
 use crate::block::{BlockError, decode_column, decode_weights};
 use crate::range::Bounds;
-use crate::seal::{SEGMENT_ROWS_MAX, TableKeys, block_aad, group_rows};
+use crate::seal::{IN_CLEAR, SEGMENT_ROWS_MAX, TableKeys, block_aad, group_rows};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 use arrow_select::concat::concat;
@@ -149,13 +149,30 @@ impl SegmentView {
         let byte_lanes = table.schema.byte_lanes();
         for (i, commitment) in header.blob.key_commitments[..byte_lanes].iter().enumerate() {
             let lane = LaneId(i as u16);
-            if keys::commitment(&keys.lane(&header.id, lane, Purpose::Cells)) != *commitment {
+            let expected = match table.schema.is_public_lane(lane) {
+                _ if table.schema.is_hidden_lane(lane) => continue,
+                true => IN_CLEAR,
+                false => keys::commitment(&keys.lane(&header.id, lane, Purpose::Cells)),
+            };
+            if expected != *commitment {
                 return Err(OpenError::Commitment { segment: root, lane });
             }
         }
+        let commitment = header.blob.key_commitments[byte_lanes];
+        let other_key = || OpenError::Commitment { segment: root, lane: keys::FENCES };
+        if table.schema.is_open() {
+            if commitment != IN_CLEAR {
+                return Err(other_key());
+            }
+            if let Some(at) = header.blob.fences.windows(2).position(|w| w[0] > w[1]) {
+                return Err(OpenError::Fences { segment: root, group: at as u32 + 1 });
+            }
+            let fences = header.blob.fences.clone();
+            return Ok(Self { root, header, fences });
+        }
         let fence_key = keys.fences(&header.id);
-        if keys::commitment(&fence_key) != header.blob.key_commitments[byte_lanes] {
-            return Err(OpenError::Commitment { segment: root, lane: keys::FENCES });
+        if keys::commitment(&fence_key) != commitment {
+            return Err(other_key());
         }
         let mut fences: Vec<Vec<u8>> = Vec::with_capacity(header.blob.fences.len());
         let mut failed = None;
@@ -284,7 +301,7 @@ fn unpack(cell: &Cell, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// The opened blocks of one lane, one a group.
+/// The opened blocks of one lane, one a group. Those of a public lane stand in clear.
 fn open_lane<T: Send>(
     keys: &TableKeys,
     segment: &VerifiedSegment,
@@ -298,6 +315,17 @@ fn open_lane<T: Send>(
     let ends = &header.blob.block_ends[usize::from(lane.0)];
     let base = if groups.start == 0 { 0 } else { ends[groups.start as usize - 1] };
     let mut out = Vec::with_capacity(groups.len());
+    if keys.table().schema.is_public_lane(lane) {
+        let mut start = 0;
+        for group in groups.clone() {
+            let end = (ends[group as usize] - base) as usize;
+            let rows = group_rows(header.rows, u64::from(group));
+            let block = |why| OpenError::Block { segment: view.root, lane, group, why };
+            out.push(decode(rows, &sealed[start..end]).map_err(block)?);
+            start = end;
+        }
+        return Ok(out);
+    }
     let mut failed = None;
     keys.lane(&header.id, lane, Purpose::Cells).group_keys().for_each(groups.clone(), &mut |group, secret| {
         if failed.is_some() {
@@ -431,7 +459,7 @@ pub fn range_sum(
 /// What the masks add to the difference of the two prefix sums: `mask(hi) - mask(lo)`.
 #[must_use]
 pub fn mask_difference(keys: &TableKeys, view: &SegmentView, lane: LaneId, rows: &Range<u64>) -> Fr {
-    if rows.is_empty() {
+    if rows.is_empty() || keys.table().schema.is_public_lane(lane) {
         return Fr::from(0u64);
     }
     let mask = keys.lane(&view.header.id, lane, Purpose::Sums).mask();

@@ -1,10 +1,13 @@
 //! Table schemas: columns, sort key, declared sums, and the lanes that follow from them.
 //!
 //! ```text
-//! lane order   one byte lane per column | byte lane of the weights | sum lanes: weight, not-null counts, declared expressions, packed
+//! lane order   one byte lane per column, the public ones first | byte lane of the weights | sum lanes: weight, not-null counts, declared
+//!              expressions, packed; those of public columns alone first, in lanes of their own
 //! ```
 //! Rule    nodes know only the kinds of the lanes; names, types, key and expressions travel sealed ([`crate::keyring`]).
 //!         A row of weight w adds `w * expression` to a sum, 0 where the expression is NULL. Sums share lanes: [`crate::packing`].
+//! Public  a table with a public column is open: everyone reads these columns, the key, the weights and their counts, which stand in clear.
+//!         The key must be public then, because where a row stands tells its key's rank. [`TableSchema::open_part`] is all that others know.
 //! Source  DESIGN section 3; `docs/protocol/segment.md`
 
 use crate::packing::{self, SumField};
@@ -81,6 +84,19 @@ pub enum SchemaError {
     /// The sealed schema's lanes are not those that its columns and sums make.
     #[error("the lanes that nodes know are not those of the sealed schema")]
     Lanes,
+    /// A public column beside a sealed key.
+    #[error(
+        "column {column:?} is public, so key column {key:?} must be public too: where a row stands tells its key's rank"
+    )]
+    SealedKey {
+        /// The public column.
+        column: String,
+        /// The sealed key column.
+        key: String,
+    },
+    /// What a schema says in clear is not what its sealed part says.
+    #[error("what the schema says in clear of its public columns is not what it seals")]
+    Open,
 }
 
 /// A column.
@@ -93,18 +109,26 @@ pub struct Column {
     pub ty: ColumnType,
     /// Whether NULL may stand in it.
     pub nullable: bool,
+    /// Whether it is open data: neither encrypted nor masked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub public: bool,
 }
 
 impl Column {
     /// A column that never is NULL.
     #[must_use]
     pub fn new(name: &str, ty: ColumnType) -> Self {
-        Self { name: name.to_owned(), ty, nullable: false }
+        Self { name: name.to_owned(), ty, nullable: false, public: false }
     }
     /// A column that may be NULL.
     #[must_use]
     pub fn nullable(name: &str, ty: ColumnType) -> Self {
-        Self { name: name.to_owned(), ty, nullable: true }
+        Self { nullable: true, ..Self::new(name, ty) }
+    }
+    /// The same as open data.
+    #[must_use]
+    pub fn public(self) -> Self {
+        Self { public: true, ..self }
     }
 }
 
@@ -204,6 +228,23 @@ pub struct TableSchema {
     columns: Vec<Column>,
     key: Vec<String>,
     sums: Vec<SumExpr>,
+    #[serde(default, skip_serializing_if = "Hidden::is_nothing")]
+    hidden: Hidden,
+}
+
+/// Lanes of an open table that a reader without its keys knows the number of.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Default, Debug, BorshSerialize, BorshDeserialize, serde::Serialize, serde::Deserialize,
+)]
+struct Hidden {
+    columns: u16,
+    sum_lanes: u16,
+}
+
+impl Hidden {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl TableSchema {
@@ -213,7 +254,7 @@ impl TableSchema {
     /// [`SchemaError`] naming the column or limit.
     pub fn new(name: &str, columns: Vec<Column>, key: &[&str], sums: Vec<SumExpr>) -> Result<Self, SchemaError> {
         let key = key.iter().map(|k| (*k).to_owned()).collect();
-        let mut schema = Self { name: name.to_owned(), columns, key, sums: Vec::new() };
+        let mut schema = Self { name: name.to_owned(), columns, key, sums: Vec::new(), hidden: Hidden::default() };
         for sum in sums {
             let sum = schema.canonical(sum)?;
             if !schema.sums.contains(&sum) {
@@ -254,6 +295,15 @@ impl TableSchema {
             if self.canonical(sum.clone())? != *sum || self.sums[..i].contains(sum) {
                 return Err(SchemaError::Repeated(sum.to_string()));
             }
+        }
+        if let Some(column) = self.columns.iter().find(|c| c.public)
+            && let Some(key) = self.key_indices().into_iter().map(|i| &self.columns[i]).find(|k| !k.public)
+        {
+            return Err(SchemaError::SealedKey { column: column.name.clone(), key: key.name.clone() });
+        }
+        // What a reader is told is public, all of it.
+        if !self.hidden.is_nothing() && self.columns.iter().any(|c| !c.public) {
+            return Err(SchemaError::Open);
         }
         let got = self.lane_kinds_unbounded().len();
         if got > LANES_MAX { Err(SchemaError::TooManyLanes { got }) } else { Ok(()) }
@@ -311,42 +361,97 @@ impl TableSchema {
         self.key.iter().map(|k| self.index(k).expect("checked when the schema was made")).collect()
     }
 
+    /// Whether it has public columns.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.columns.iter().any(|c| c.public)
+    }
+
+    /// What everyone is told of an open table: its public columns, its key, the sums of public columns alone.
+    #[must_use]
+    pub fn open_part(&self) -> Option<Self> {
+        if !self.is_open() {
+            return None;
+        }
+        let columns: Vec<Column> = self.columns.iter().filter(|c| c.public).cloned().collect();
+        let sums = self.sums.iter().filter(|sum| self.is_public(sum)).cloned().collect();
+        let hidden = Hidden {
+            columns: (self.columns.len() - columns.len()) as u16 + self.hidden.columns,
+            sum_lanes: (self.sum_lanes() - self.open_sum_lanes()) as u16,
+        };
+        Some(Self { name: self.name.clone(), columns, key: self.key.clone(), sums, hidden })
+    }
+
+    /// Whether all columns of an expression are public.
+    fn is_public(&self, sum: &SumExpr) -> bool {
+        sum.columns().into_iter().all(|c| self.index(c).is_ok_and(|c| self.columns[c].public))
+    }
+
+    /// Whether a lane stands in clear.
+    #[must_use]
+    pub fn is_public_lane(&self, lane: LaneId) -> bool {
+        if !self.is_open() {
+            return false;
+        }
+        let (at, weights) = (usize::from(lane.0), usize::from(self.weight_lane().0));
+        match at.checked_sub(weights) {
+            None => at < self.columns.iter().filter(|c| c.public).count(),
+            Some(0) => true,
+            Some(past) => past <= self.open_sum_lanes(),
+        }
+    }
+
+    /// Whether a byte lane is a sealed column of which nothing is known here.
+    pub(crate) fn is_hidden_lane(&self, lane: LaneId) -> bool {
+        let at = usize::from(lane.0);
+        at >= self.columns.len() && at < usize::from(self.weight_lane().0)
+    }
+
     /// The byte lane of a column.
     #[must_use]
     pub fn column_lane(&self, column: usize) -> LaneId {
-        debug_assert!(column < self.columns.len());
-        LaneId(column as _)
+        let sealed = !self.columns[column].public;
+        let first = if sealed { self.columns.iter().filter(|c| c.public).count() } else { 0 };
+        let before = self.columns[..column].iter().filter(|c| c.public != sealed).count();
+        LaneId((first + before) as _)
     }
 
     /// The byte lane of the weights.
     #[must_use]
     pub fn weight_lane(&self) -> LaneId {
-        LaneId(self.columns.len() as _)
+        LaneId((self.columns.len() + usize::from(self.hidden.columns)) as _)
     }
 
     /// Byte lanes: one a column, and the weights.
     #[must_use]
     pub fn byte_lanes(&self) -> usize {
-        self.columns.len() + 1
+        usize::from(self.weight_lane().0) + 1
     }
 
-    /// What is summed, in order.
-    #[must_use]
-    pub fn summands(&self) -> Vec<Summand> {
+    /// What is summed, in order: what everyone may know of an open table, and what is sealed.
+    fn summands(&self) -> [Vec<Summand>; 2] {
         let index = |name: &str| self.index(name).expect("checked when the schema was made");
-        let mut summands = vec![Summand::Weight];
-        for sum in &self.sums {
-            let nullable = self.nullable_columns(sum);
-            if !nullable.is_empty() && !summands.contains(&Summand::NotNull(nullable.clone())) {
-                summands.push(Summand::NotNull(nullable));
+        let [mut open, mut sealed] = match self.is_open() {
+            true => [vec![Summand::Weight], Vec::new()],
+            false => [Vec::new(), vec![Summand::Weight]],
+        };
+        for public in [true, false] {
+            let sums = || self.sums.iter().filter(|sum| self.is_public(sum) == public);
+            let counts: Vec<_> = sums().map(|s| self.nullable_columns(s)).filter(|c| !c.is_empty()).collect();
+            let known = open.clone();
+            let group = if public { &mut open } else { &mut sealed };
+            for count in counts.into_iter().map(Summand::NotNull) {
+                if !known.contains(&count) && !group.contains(&count) {
+                    group.push(count);
+                }
             }
+            group.extend(sums().map(|sum| match sum {
+                SumExpr::Column(c) => Summand::Column(index(c)),
+                SumExpr::Square(c) => Summand::Square(index(c)),
+                SumExpr::Product(a, b) => Summand::Product(index(a), index(b)),
+            }));
         }
-        summands.extend(self.sums.iter().map(|sum| match sum {
-            SumExpr::Column(c) => Summand::Column(index(c)),
-            SumExpr::Square(c) => Summand::Square(index(c)),
-            SumExpr::Product(a, b) => Summand::Product(index(a), index(b)),
-        }));
-        summands
+        [open, sealed]
     }
 
     /// What is summed, and where each sum stands.
@@ -359,9 +464,21 @@ impl TableSchema {
             Summand::Square(c) => 2 * bits(c),
             Summand::Product(a, b) => bits(a) + bits(b),
         };
-        let summands = self.summands();
-        let fields = packing::pack(self.byte_lanes(), summands.iter().map(|s| packing::field_bits(value_bits(s))));
-        summands.into_iter().zip(fields).collect()
+        let mut placed: Vec<(Summand, SumField)> = Vec::new();
+        for group in self.summands() {
+            let first = placed.iter().map(|(_, field)| usize::from(field.lane.0) + 1).max();
+            let bits = group.iter().map(|s| packing::field_bits(value_bits(s)));
+            let fields = packing::pack(first.unwrap_or(self.byte_lanes()), bits);
+            placed.extend(group.into_iter().zip(fields));
+        }
+        placed
+    }
+
+    /// Sum lanes that stand in clear: the first ones.
+    fn open_sum_lanes(&self) -> usize {
+        let [open, _] = self.summands();
+        let last = self.sum_fields()[..open.len()].iter().map(|(_, field)| usize::from(field.lane.0)).max();
+        last.map_or(0, |last| last + 1 - self.byte_lanes())
     }
 
     /// The nullable columns of an expression, in order: where it is empty, the expression is never NULL.
@@ -421,7 +538,7 @@ impl TableSchema {
     #[must_use]
     pub fn sum_lanes(&self) -> usize {
         let last = self.sum_fields().iter().map(|(_, field)| usize::from(field.lane.0)).max();
-        last.expect("rows are always counted") + 1 - self.byte_lanes()
+        last.expect("rows are always counted") + 1 - self.byte_lanes() + usize::from(self.hidden.sum_lanes)
     }
 
     fn lane_kinds_unbounded(&self) -> Vec<LaneKind> {
@@ -501,6 +618,59 @@ mod tests {
         sums.push(SumExpr::Product("distance".into(), "delay".into()));
         sums.push(SumExpr::Column("distance".into()));
         TableSchema::new("flights", columns, &["hour", "carrier"], sums).unwrap()
+    }
+
+    #[test]
+    fn what_is_public_comes_first_and_stands_alike_for_those_who_know_no_more() {
+        let columns = vec![
+            Column::nullable("cost", ColumnType::Int64),
+            Column::new("id", ColumnType::Int64).public(),
+            Column::new("note", ColumnType::Text),
+            Column::nullable("height", ColumnType::Int64).public(),
+        ];
+        let sums = ["cost", "cost*height", "height", "id", "height*note", "height*height"];
+        let sums = sums.iter().filter(|s| !s.contains("note")).map(|s| s.parse().unwrap()).collect();
+        let whole = TableSchema::new("t", columns.clone(), &["id"], sums).unwrap();
+        let lanes: Vec<u16> = (0..4).map(|c| whole.column_lane(c).0).collect();
+        assert_eq!((lanes, whole.weight_lane(), whole.byte_lanes()), (vec![2, 0, 3, 1], LaneId(4), 5));
+        let public: Vec<bool> = (0..=10).map(|l| whole.is_public_lane(LaneId(l))).collect();
+        assert_eq!(public[..6], [true, true, false, false, true, true]);
+        // Counts and sums of public columns are in no lane with others.
+        let open = whole.open_part().unwrap();
+        assert_eq!(open.lane_kinds(), whole.lane_kinds());
+        let open_lanes = 5 + whole.open_sum_lanes();
+        assert!(
+            (5..open_lanes).all(|l| public[l]) && !public[open_lanes] && whole.sum_lanes() > whole.open_sum_lanes()
+        );
+        for sum in ["height", "id", "height*height"].map(|s| s.parse::<SumExpr>().unwrap()) {
+            assert_eq!(open.expr_field(&sum).unwrap(), whole.expr_field(&sum).unwrap());
+            assert_eq!(open.not_null_field(&sum).unwrap(), whole.not_null_field(&sum).unwrap());
+            assert!(whole.is_public_lane(whole.expr_field(&sum).unwrap().0.lane));
+        }
+        for sum in ["cost", "cost*height"].map(|s| s.parse::<SumExpr>().unwrap()) {
+            assert!(!whole.is_public_lane(whole.expr_field(&sum).unwrap().0.lane));
+            assert!(!whole.is_public_lane(whole.not_null_field(&sum).unwrap().lane));
+        }
+        assert_eq!((open.count_field(), open.weight_lane()), (whole.count_field(), whole.weight_lane()));
+        let hidden: Vec<u16> = (0..5).filter(|l| open.is_hidden_lane(LaneId(*l))).collect();
+        assert_eq!(hidden, [2, 3]);
+        assert!((0..5).all(|l| !whole.is_hidden_lane(LaneId(l))));
+        assert_eq!(open.open_part().as_ref(), Some(&open), "there is no more to leave out");
+        assert!(open.check().is_ok());
+
+        // A count that only a sealed product needs is sealed, though its column is public: others could not tell where it stands.
+        let sums = vec!["note*height".parse().unwrap()];
+        let mut mixed = columns.clone();
+        mixed[2] = Column::new("note", ColumnType::Int64);
+        let mixed = TableSchema::new("t", mixed, &["id"], sums).unwrap();
+        let open = mixed.open_part().unwrap();
+        assert_eq!((open.lane_kinds(), open.count_field()), (mixed.lane_kinds(), mixed.count_field()));
+        assert_eq!(mixed.open_sum_lanes(), 1);
+
+        let sealed_key = TableSchema::new("t", columns, &["id", "note"], Vec::new()).unwrap_err();
+        assert_eq!(sealed_key, SchemaError::SealedKey { column: "id".into(), key: "note".into() });
+        assert_eq!(flights().open_part(), None);
+        assert!(!(0..40).any(|l| flights().is_public_lane(LaneId(l))));
     }
 
     #[test]

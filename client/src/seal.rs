@@ -8,6 +8,7 @@
 //! Rule    a [`Sealer`] consumes itself on [`Sealer::seal`], and the segment id that selects every key and mask is a keyed hash of fresh
 //!         randomness and of the plaintext: a crash, a restored key or a second client repeats neither a (key, nonce) nor a mask label.
 //!         A retry resends the sealed bytes; nothing is ever patched.
+//! Public  lanes of public columns, with the weights, their sums and the fences, stand as they are: no AEAD, no mask, a commitment of zeros.
 //! AAD     canonical (segment id, lane, group, rows of the group, schema hash); fences use lane `keys::FENCES`
 //! Source  DESIGN sections 3 and 5; `docs/protocol/segment.md`
 
@@ -41,6 +42,8 @@ use std::time::Instant;
 
 /// Most rows of a segment that this client seals: what one segment takes in memory stays near a gigabyte.
 pub const SEGMENT_ROWS_MAX: usize = 1 << 20;
+/// What stands for the commitment to a key where there is none: blocks and fences in clear.
+pub(crate) const IN_CLEAR: [u8; 32] = [0; 32];
 /// Bytes of a cell on the wire.
 pub const CELL_BYTES: usize = CELL_SCALARS * 32;
 
@@ -462,13 +465,15 @@ impl Sealer {
         Ok((batch, keys))
     }
 
-    /// The blocks of every byte lane: the columns, then the weights.
+    /// The blocks of every byte lane, in the order of the lanes: the weights come last.
     fn encode(&self, batch: &RecordBatch, groups: usize) -> Vec<Plain> {
-        let columns = self.keys.table.schema.columns();
-        let mut lanes: Vec<Plain> = columns
+        let schema = &self.keys.table.schema;
+        let mut order: Vec<usize> = (0..batch.num_columns()).collect();
+        order.sort_unstable_by_key(|column| schema.column_lane(*column));
+        let mut lanes: Vec<Plain> = order
             .par_iter()
-            .zip(batch.columns())
-            .map(|(column, array)| {
+            .map(|at| {
+                let (column, array) = (&schema.columns()[*at], batch.column(*at));
                 let mut plain = Plain { bytes: Vec::new(), ends: Vec::with_capacity(groups) };
                 for start in (0..array.len()).step_by(GROUP_ROWS) {
                     let group = array.slice(start, GROUP_ROWS.min(array.len() - start));
@@ -489,6 +494,15 @@ impl Sealer {
 
     fn seal_lane(&self, id: &SegmentId, lane: usize, plain: &Plain, rows: u64) -> ByteLane {
         let lane = LaneId(lane as u16);
+        if self.keys.table.schema.is_public_lane(lane) {
+            let ends = plain.ends.iter().map(|end| *end as u64).collect();
+            return ByteLane {
+                cells: pack_bytes(&plain.bytes),
+                bytes: plain.bytes.len() as u64,
+                ends,
+                commitment: IN_CLEAR,
+            };
+        }
         let key = self.keys.lane(id, lane, Purpose::Cells);
         let groups = plain.ends.len() as u32;
         let mut bytes = Vec::with_capacity(plain.bytes.len() + plain.ends.len() * 48);
@@ -504,8 +518,11 @@ impl Sealer {
     }
 
     fn seal_fences(&self, id: &SegmentId, keys: &Keys, rows: u64) -> (Vec<Vec<u8>>, [u8; 32]) {
-        let key = self.keys.fences(id);
         let groups = keys.len().div_ceil(GROUP_ROWS) as u32;
+        if self.keys.table.schema.is_open() {
+            return ((0..groups as usize).map(|g| keys.get(g * GROUP_ROWS).to_vec()).collect(), IN_CLEAR);
+        }
+        let key = self.keys.fences(id);
         let mut fences = Vec::with_capacity(groups as usize);
         let in_range = key.group_keys().for_each(0..groups, &mut |group, secret| {
             self.record_key(&secret);
@@ -518,9 +535,11 @@ impl Sealer {
 
     fn sum_lane(&self, id: &SegmentId, lane: LaneId, fields: &[(Summand, SumField)], batch: &RecordBatch) -> Vec<Cell> {
         let mut values = sums::prefix_sums(fields, batch, &self.weights);
-        let masks = self.keys.lane(id, lane, Purpose::Sums).mask().fill(1..values.len() as u64 + 1);
-        self.record_masks(id, lane, &masks);
-        values.iter_mut().zip(&masks).for_each(|(v, m)| *v += m);
+        if !self.keys.table.schema.is_public_lane(lane) {
+            let masks = self.keys.lane(id, lane, Purpose::Sums).mask().fill(1..values.len() as u64 + 1);
+            self.record_masks(id, lane, &masks);
+            values.iter_mut().zip(&masks).for_each(|(v, m)| *v += m);
+        }
         values
             .par_chunks(CELL_SCALARS)
             .with_min_len(512)

@@ -22,7 +22,7 @@ use fluence_crypto::vote::members_hash;
 use fluence_crypto::{Fr, field};
 use fluence_types::block::{Checkpoint, Member, Members};
 use fluence_types::codec::Bounded;
-use fluence_types::limits::{SEALED_SCHEMA_BYTES_MAX, STANDBY_MAX};
+use fluence_types::limits::{DESCRIPTION_BYTES_MAX, STANDBY_MAX};
 use fluence_types::op::{ClusterChange, Lease};
 use fluence_types::segment::{LaneKind, PublicSchema};
 use fluence_types::tree::{CatalogueEntry, CatalogueOpening, DbPreimage, SegmentPreimage};
@@ -33,7 +33,7 @@ use fluence_types::{
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest record of state: a public schema.
-const STATE_BYTES_MAX: usize = SEALED_SCHEMA_BYTES_MAX + (64 << 10);
+const STATE_BYTES_MAX: usize = DESCRIPTION_BYTES_MAX + (64 << 10);
 /// Records read at once while loading.
 const LOAD_STEP: usize = 1024;
 

@@ -42,7 +42,7 @@ fn array<const N: usize>(seed: u64, label: &str) -> [u8; N] {
 pub fn schema(byte_lanes: usize, sum_lanes: usize) -> PublicSchema {
     let lanes = [vec![LaneKind::Bytes; byte_lanes], vec![LaneKind::Sum; sum_lanes]].concat();
     let sealed = bytes(byte_lanes as u64 * 256 + sum_lanes as u64, "sealed schema", 40);
-    PublicSchema { lanes: lanes.try_into().expect("few lanes"), sealed: sealed.try_into().expect("few bytes") }
+    PublicSchema { lanes: lanes.try_into().expect("few lanes"), description: sealed.try_into().expect("few bytes") }
 }
 
 /// A segment as a client would seal it, with random bytes for ciphertext and random scalars for prefix sums.

@@ -153,10 +153,10 @@ fn refuses_schemas_that_no_response_could_carry() {
     let (engine, mut db) = prepared(1);
     let big = || {
         let mut schema = schema(1, 0);
-        schema.sealed = vec![7; fluence_types::limits::SEALED_SCHEMA_BYTES_MAX].try_into().unwrap();
+        schema.description = vec![7; fluence_types::limits::DESCRIPTION_BYTES_MAX].try_into().unwrap();
         schema
     };
-    let fit = fluence_types::limits::SCHEMAS_BYTES_MAX / (fluence_types::limits::SEALED_SCHEMA_BYTES_MAX as u64);
+    let fit = fluence_types::limits::SCHEMAS_BYTES_MAX / (fluence_types::limits::DESCRIPTION_BYTES_MAX as u64);
     for id in 1..fit {
         db.act(&engine, define(id as u32, big())).unwrap().unwrap();
     }
@@ -193,7 +193,7 @@ fn refuses_a_projection_at_another_id_or_without_proper_lanes() {
     assert_eq!(refused(&engine, &mut db, define(2, schema(1, 1))), OpRefusal::Projection(ProjectionId(2)));
     assert!(matches!(refused(&engine, &mut db, define(1, schema(0, 0))), OpRefusal::Malformed(_)));
     let lanes = vec![LaneKind::Sum, LaneKind::Bytes].try_into().unwrap();
-    let mixed = PublicSchema { lanes, sealed: vec![].try_into().unwrap() };
+    let mixed = PublicSchema { lanes, description: vec![].try_into().unwrap() };
     assert!(matches!(refused(&engine, &mut db, define(1, mixed)), OpRefusal::Malformed(_)));
 }
 

@@ -39,7 +39,7 @@ pub const OP_BYTES_MAX: usize = 2 << 20;
 /// Changes (projections touched) in one transaction.
 pub const CHANGES_MAX: usize = 64;
 /// Bytes of a sealed schema.
-pub const SEALED_SCHEMA_BYTES_MAX: usize = 256 << 10;
+pub const DESCRIPTION_BYTES_MAX: usize = 256 << 10;
 /// Bytes of all public schemas of a database together: one response carries them.
 pub const SCHEMAS_BYTES_MAX: u64 = 16 << 20;
 /// Writers of a database.

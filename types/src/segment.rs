@@ -12,8 +12,8 @@
 
 use crate::codec::{self, Bounded, CodecError};
 use crate::limits::{
-    CELL_PAYLOAD_BYTES, CELL_SCALARS, GROUP_ROWS, HEADER_BLOB_BYTES_MAX, LANES_MAX, SCALAR_PAYLOAD_BYTES,
-    SEALED_SCHEMA_BYTES_MAX, SEGMENT_CELLS_MAX,
+    CELL_PAYLOAD_BYTES, CELL_SCALARS, DESCRIPTION_BYTES_MAX, GROUP_ROWS, HEADER_BLOB_BYTES_MAX, LANES_MAX,
+    SCALAR_PAYLOAD_BYTES, SEGMENT_CELLS_MAX,
 };
 use crate::tree::Cell;
 use crate::{FieldBytes, LaneId, SchemaHash, SegmentId, hash_halves};
@@ -50,13 +50,14 @@ pub struct Lane {
     pub bytes: u64,
 }
 
-/// What the nodes know of a projection's schema: the kinds of its lanes, and the rest sealed by the owner.
+/// What the nodes know of a projection's schema: the kinds of its lanes, and what the owner says of them.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
 pub struct PublicSchema {
     /// Kinds of the lanes, in directory order: byte lanes first, then sum lanes.
     pub lanes: Bounded<LaneKind, LANES_MAX>,
-    /// Names, types, sort key and sum expressions, encrypted under the table key.
-    pub sealed: Bounded<u8, SEALED_SCHEMA_BYTES_MAX>,
+    /// Names, types, sort key and sum expressions: those of public columns in clear, all of them encrypted under the table key. No node
+    /// reads it.
+    pub description: Bounded<u8, DESCRIPTION_BYTES_MAX>,
 }
 
 /// The variable part of the header.

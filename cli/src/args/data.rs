@@ -13,6 +13,7 @@ Examples:
       --sum distance,arr_delay,arr_delay*arr_delay --types time_hour=timestamp
   fluence import trips.parquet --table trips --key pickup,id --sum fare
   zcat events.jsonl.gz | fluence import - --format jsonl --table events --key at,id
+  fluence import stations.csv --table stations --key id --public id,name,place
   fluence import prices.csv --dry-run                                    what it holds, and nothing is written
 
 CSV and JSON lines: types are inferred (int64, decimal, float64, timestamp, date, bool, text); --types overrides. Parquet and Arrow name theirs.
@@ -42,6 +43,9 @@ pub(crate) struct Import {
     /// Columns, or products of two columns, to keep running sums of
     #[arg(long, value_name = "EXPRS", value_delimiter = ',')]
     pub(crate) sum: Vec<String>,
+    /// Columns of a new table that are open data: everyone who reaches a node reads them. The key must be among them
+    #[arg(long, value_name = "COLS", value_delimiter = ',')]
+    pub(crate) public: Vec<String>,
     /// Column types, as `price=decimal(12,4)`: int64, float64, decimal(P,S), text, bool, timestamp, date, bytes
     #[arg(long, value_name = "COL=TYPE")]
     pub(crate) types: Vec<String>,

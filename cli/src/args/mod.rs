@@ -30,6 +30,7 @@ pub(crate) use sql::RowFormat;
 pub(crate) use sql::Sql;
 
 use clap::{Args, Parser, Subcommand};
+use fluence_types::DatabaseId;
 use std::path::PathBuf;
 
 const TOP_EXAMPLES: &str = "\
@@ -140,6 +141,9 @@ pub(crate) struct Place {
     /// Database, by its name in the configuration
     #[arg(long, default_value = "main", value_name = "NAME")]
     pub(crate) db: String,
+    /// Another owner's database, by its id: its public columns are read, and --db is its name here from now on
+    #[arg(long, value_name = "ID")]
+    pub(crate) db_id: Option<DatabaseId>,
     /// Address of a node that keeps it, as /ip4/127.0.0.1/tcp/4401/p2p/ID; remembered in the configuration; once for each member
     #[arg(long, value_name = "ADDR")]
     pub(crate) node: Vec<String>,

@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::home::Home;
 use crate::output::{self, Out};
 use crate::remote::{self, Remote};
-use fluence_client::TableStats;
 use fluence_client::seal::SEGMENT_ROWS_MAX;
+use fluence_client::{Column, TableStats};
 use fluence_types::limits::LIVE_SEGMENTS_MAX;
 use fluence_types::shape::RangeSumShape;
 use serde_json::{Value, json};
@@ -36,7 +36,9 @@ async fn list(args: &TablePlace, home: &Home, out: &Out) -> Result<()> {
             return;
         }
         let rows = tables.iter().map(|t| {
-            let columns: Vec<String> = t.columns().iter().map(|c| format!("{} {}", c.name, c.ty)).collect();
+            let public = |c: &Column| if c.public { " public" } else { "" };
+            let columns: Vec<String> =
+                t.columns().iter().map(|c| format!("{} {}{}", c.name, c.ty, public(c))).collect();
             vec![t.name().to_owned(), t.key().join(", "), columns.join(", ")]
         });
         out.table(&["table", "key", "columns"], rows);

@@ -212,3 +212,61 @@ fn a_segment_of_more_rows_than_sums_keep_to_their_bits_for_is_refused() {
     let error = SegmentView::new(&keys, segment.root(), header).unwrap_err();
     assert!(matches!(error, OpenError::TooManyRows { rows: 1_048_577, .. }), "{error}");
 }
+
+#[test]
+fn what_is_public_stands_in_clear_and_nothing_else_does() {
+    let columns = vec![
+        Column::new("secret", ColumnType::Text),
+        Column::new("id", ColumnType::Int64).public(),
+        Column::new("open", ColumnType::Text).public(),
+        Column::new("cost", ColumnType::Int64),
+    ];
+    let sums = vec![SumExpr::Column("id".into()), SumExpr::Column("cost".into())];
+    let schema = TableSchema::new("t", columns, &["id"], sums).unwrap();
+    let owner = Arc::new(Keyring::generate(&mut StdRng::seed_from_u64(1)));
+    let public = owner.seal_schema(&DB, &TableId(0), &schema, &mut StdRng::seed_from_u64(5)).unwrap();
+    let table = Arc::new(owner.open_schema(&DB, &TableId(0), &public).unwrap());
+    let keys = TableKeys::new(owner, DB, TableId(0), table);
+    let texts =
+        |what: &str| Arc::new((0..700).map(|i| Some(format!("{what} {i}"))).collect::<arrow_array::StringArray>());
+    let ints = || Arc::new((0..700).map(Some).collect::<arrow_array::Int64Array>());
+    let arrays: Vec<ArrayRef> = vec![texts("hidden"), ints(), texts("shown"), ints()];
+    let batch = RecordBatch::try_new(schema.arrow(), arrays).unwrap();
+    let uses = Arc::new(Mutex::new(Vec::new()));
+    let segment = seal(&keys, &batch, &mut StdRng::seed_from_u64(2), Some(&uses));
+
+    let payload: Vec<u8> = segment.cells().iter().flatten().flat_map(|s| s.to_bytes()[1..].to_vec()).collect();
+    let holds = |text: &str| payload.windows(text.len()).any(|w| w == text.as_bytes());
+    assert!(holds("shown 699") && !holds("hidden"));
+    // Sealed are two columns of three groups, and a mask a row of the one sealed lane of sums.
+    let count = |f: fn(&Use) -> bool| uses.lock().unwrap().iter().filter(|u| f(u)).count();
+    assert_eq!(count(|u| matches!(u, Use::Key(_))), 2 * 3);
+    assert_eq!(count(|u| matches!(u, Use::Mask(_))), 700);
+    let (sum, _) = schema.expr_field(&SumExpr::Column("id".into())).unwrap();
+    let lane = segment.header().lane(sum.lane).unwrap();
+    let last = segment.cells()[lane.first_cell as usize + 699 / CELL_SCALARS][699 % CELL_SCALARS];
+    assert_eq!(sum.of(&crate::sums::centred(&field::from_bytes(&last))), (699 * 700 / 2).into());
+
+    // Whoever has other keys opens it as everyone may; a commitment to a key where none is used is refused, as is one of nothing elsewhere.
+    let told = Arc::new(crate::keyring::open_part(&TableId(0), &public).unwrap().unwrap());
+    let stranger = TableKeys::new(Arc::new(Keyring::generate(&mut StdRng::seed_from_u64(9))), DB, TableId(0), told);
+    for keys in [&keys, &stranger] {
+        let view = SegmentView::new(keys, segment.root(), segment.header().clone()).unwrap();
+        assert_eq!((view.groups(), view.fence(0).len()), (3, 9));
+    }
+    let spoilt = |keys: &TableKeys, at: usize| {
+        let mut header = segment.header().clone();
+        header.blob.key_commitments[at][0] ^= 1;
+        SegmentView::new(keys, segment.root(), header).map(|_| ()).unwrap_err()
+    };
+    for at in [0, 1, 4, 5] {
+        for keys in [&keys, &stranger] {
+            assert!(matches!(spoilt(keys, at), OpenError::Commitment { .. }), "lane {at}");
+        }
+    }
+    assert!(matches!(spoilt(&keys, 2), OpenError::Commitment { lane: LaneId(2), .. }));
+    let mut header = segment.header().clone();
+    header.blob.fences.swap(0, 2);
+    let refused = SegmentView::new(&stranger, segment.root(), header).unwrap_err();
+    assert!(matches!(refused, OpenError::Fences { group: 1, .. }), "{refused}");
+}

@@ -92,24 +92,56 @@ impl<T: Transport> Session<T> {
             };
             reached += 1;
             for database in status.databases.iter().filter(|d| d.owner == self.address()) {
-                let db = database.db;
-                if found.contains(&db) {
-                    continue;
+                if !found.contains(&database.db) {
+                    self.take(node, database, nodes).await?;
+                    found.push(database.db);
                 }
-                let (committee, certified) = self.recovered(node, database, nodes).await?;
-                let named = |n: &NodeId| committee.member(n).is_some();
-                let addresses = nodes.iter().filter(|(n, _)| named(n)).cloned().collect();
-                let last_seen = certified.get().height;
-                self.remember(db, KnownDatabase { addresses, last_seen, ..KnownDatabase::of("", committee) })?;
-                self.note(&db, &certified)?;
-                self.database(db)?.refresh_tables().await?;
-                found.push(db);
             }
         }
         match unreached {
             Some(error) if reached == 0 => Err(error),
             _ => Ok(found),
         }
+    }
+
+    /// Finds another owner's database on nodes, to read its public columns. The members are trusted as by [`Self::recover`].
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownDatabase`] where no node that answers keeps it, [`ClientError::Key`] where nothing in it is public, and what
+    /// [`Self::recover`] says.
+    pub async fn find_database(&self, id: DatabaseId, nodes: &[(NodeId, String)]) -> Result<Database<T>, ClientError> {
+        let mut unreached = None;
+        for (node, _) in nodes {
+            match self.status(node).await {
+                Err(error @ ClientError::Transport(_)) => unreached = Some(error),
+                Err(error) => return Err(error),
+                Ok(status) => {
+                    if let Some(database) = status.databases.iter().find(|d| d.db == id) {
+                        self.take(node, database, nodes).await?;
+                        return self.database(id);
+                    }
+                }
+            }
+        }
+        Err(unreached.unwrap_or(ClientError::UnknownDatabase(id)))
+    }
+
+    /// Checks a database that a node shows, and remembers it with its tables.
+    async fn take(
+        &self,
+        node: &NodeId,
+        database: &DatabaseStatus,
+        nodes: &[(NodeId, String)],
+    ) -> Result<(), ClientError> {
+        let db = database.db;
+        let (committee, certified) = self.recovered(node, database, nodes).await?;
+        let named = |n: &NodeId| committee.member(n).is_some();
+        let addresses = nodes.iter().filter(|(n, _)| named(n)).cloned().collect();
+        let last_seen = certified.get().height;
+        self.remember(db, KnownDatabase { addresses, last_seen, ..KnownDatabase::of("", committee) })?;
+        self.note(&db, &certified)?;
+        self.database(db)?.refresh_tables().await?;
+        Ok(())
     }
 
     /// The committee of a database that a node shows, and its certificate, checked.

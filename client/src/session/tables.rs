@@ -5,7 +5,7 @@
 use super::{ATTEMPTS, Database, Session, Table, TableHandle, lock, unexpected};
 use crate::ask::Asked;
 use crate::error::ClientError;
-use crate::keyring::Table as OpenedTable;
+use crate::keyring::{self, KeyError, Table as OpenedTable};
 use crate::keystore::KnownTable;
 use crate::schema::TableSchema;
 use crate::seal::TableKeys;
@@ -105,11 +105,33 @@ impl<T: Transport> Database<T> {
         }
         // The keystore's copy, opened: no node needs to be asked.
         let known = lock(&self.session.inner.keystore).state.databases.get(&self.id)?.tables.clone();
-        for table in known {
-            let opened = self.session.inner.keyring.open_schema(&self.id, &table.table, &table.public).ok()?;
+        for (table, opened) in self.opened(&known).ok()? {
             self.put(table.projection, table.table, opened);
         }
         lock(&self.session.inner.tables).get(&(self.id, name.to_owned())).cloned()
+    }
+
+    /// The tables that these keys open: of an owner, all. Where none opens the database is another's, and its tables are those with public
+    /// columns, as everyone reads them.
+    fn opened<'a>(&self, tables: &'a [KnownTable]) -> Result<Vec<(&'a KnownTable, OpenedTable)>, KeyError> {
+        let (mut opened, mut sealed) = (Vec::with_capacity(tables.len()), None);
+        for table in tables {
+            match self.session.inner.keyring.open_schema(&self.id, &table.table, &table.public) {
+                Ok(own) => opened.push((table, own)),
+                Err(error @ KeyError::Sealed { .. }) => sealed = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(error) = sealed else { return Ok(opened) };
+        if opened.is_empty() {
+            for table in tables {
+                opened.extend(keyring::open_part(&table.table, &table.public)?.map(|open| (table, open)));
+            }
+            if !opened.is_empty() {
+                return Ok(opened);
+            }
+        }
+        Err(error)
     }
 
     fn put(&self, projection: ProjectionId, table: TableId, opened: OpenedTable) {
@@ -150,8 +172,7 @@ impl<T: Transport> Database<T> {
                 other => break other?,
             }
         };
-        for table in &tables {
-            let opened = self.session.inner.keyring.open_schema(&self.id, &table.table, &table.public)?;
+        for (table, opened) in self.opened(&tables)? {
             self.put(table.projection, table.table, opened);
         }
         let count = tables.len() as u32;

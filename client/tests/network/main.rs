@@ -10,6 +10,7 @@ mod leases;
 mod lies;
 mod local;
 mod membership;
+mod public;
 mod recovery;
 mod scans;
 mod small;

@@ -6,6 +6,7 @@
 //! ```
 //! Rule      a table that no object speaks of is shown as it is: what `fluence import` made is there in SQL. Its key is not known to be
 //!           unique, so it is not called a primary key.
+//! Others    of another owner's database, whose objects are sealed, the open tables are shown, of several of one name the newest.
 //! Versions  a writing transaction follows from the version of `fluence_objects` that its catalogue was read at: DDL by another gateway in
 //!           between is a conflict, never a row that breaks a rule.
 //! Source    DESIGN section 10
@@ -53,6 +54,9 @@ pub struct ColumnDef {
     pub chars_max: Option<u64>,
     /// Not shown: dropped, or the row's number.
     pub hidden: bool,
+    /// Whether it is open data.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub public: bool,
 }
 
 /// Whether a column is declared as what is sealed.
@@ -121,7 +125,8 @@ impl TableDef {
             default: None,
             identity: false,
             chars_max: None,
-            hidden: false,
+            hidden: c.name == ROW_ID,
+            public: c.public,
         };
         Self {
             name: schema.name().to_owned(),
@@ -214,6 +219,12 @@ pub fn is_internal(name: &str) -> bool {
     name == OBJECTS || name == SEQUENCES
 }
 
+/// The name that a physical table was made under, and its number; `None` for an index, and for what SQL did not make.
+fn made_as(physical: &str) -> Option<(&str, u32)> {
+    let (name, n) = physical.rsplit_once('~')?;
+    if name.contains('~') { None } else { Some((name, n.parse().ok()?)) }
+}
+
 /// The schema of the table of objects.
 pub(crate) fn objects_schema() -> TableSchema {
     let text = |n| Column::new(n, ColumnType::Text);
@@ -265,6 +276,19 @@ impl Catalog {
                     }
                 }
             }
+        }
+        // Another owner's database: what its objects say is sealed, so its open tables have the names that they were made under.
+        let mut newest: BTreeMap<&str, (u32, &TableSchema)> = BTreeMap::new();
+        for (name, schema) in catalog.physical.iter().filter(|_| catalog.version.is_none()) {
+            if let Some((name, n)) = made_as(name)
+                && newest.get(name).is_none_or(|(before, _)| *before < n)
+            {
+                newest.insert(name, (n, schema));
+            }
+        }
+        for (name, (_, schema)) in newest {
+            let def = TableDef { name: name.to_owned(), ..TableDef::of_schema(schema) };
+            catalog.tables.insert(name.to_owned(), Arc::new(def));
         }
         for (name, schema) in &catalog.physical {
             if !is_internal(name) && !name.contains('~') && !owned.contains(name) {

@@ -6,9 +6,12 @@ use super::write::Cx;
 use crate::error::{SqlError, SqlState};
 use datafusion::arrow::array::{RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream};
 use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,6 +36,7 @@ pub(crate) async fn explain(cx: &Cx<'_>, statement: &ast::Statement) -> Result<R
         ast::Statement::Delete(delete) => cx.plan_delete(delete).await?.2,
         other => return Err(SqlError::unsupported(format!("EXPLAIN {other}"))),
     };
+    let public = public_columns(cx, &plan)?;
     let plan = cx.context.state().create_physical_plan(&plan).await?;
     let mut lines: Vec<String> =
         displayable(plan.as_ref()).indent(false).to_string().lines().map(str::to_owned).collect();
@@ -55,12 +59,37 @@ pub(crate) async fn explain(cx: &Cx<'_>, statement: &ast::Statement) -> Result<R
         let mut scans = Vec::new();
         walk(&plan, &mut scans);
         lines.extend(scans);
-        lines.push(
-            "It does not learn names, types, values, the predicate, or what is computed from the rows.".to_owned(),
-        );
+        let of_the_rest = if public.is_empty() { "It" } else { "Of all else it" };
+        lines.extend(public);
+        lines.push(format!(
+            "{of_the_rest} does not learn names, types, values, the predicate, or what is computed from the rows."
+        ));
     }
     RecordBatch::try_new(schema(), vec![Arc::new(StringArray::from(lines))])
         .map_err(|e| SqlError::new(SqlState::InternalError, e.to_string()))
+}
+
+/// What is PUBLIC in the tables of a plan.
+fn public_columns(cx: &Cx<'_>, plan: &LogicalPlan) -> Result<BTreeSet<String>, SqlError> {
+    let catalog = cx.shared.get().catalog;
+    let mut said = BTreeSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(def) = catalog.tables.get(scan.table_name.table())
+        {
+            let names: Vec<&str> = def.visible().filter(|c| c.public).map(|c| c.name.as_str()).collect();
+            if !names.is_empty() {
+                said.insert(format!(
+                    "- {}: {} PUBLIC: everyone who reaches a node reads {}, asked for or not",
+                    def.name,
+                    names.join(", "),
+                    if names.len() == 1 { "it" } else { "them" }
+                ));
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(said)
 }
 
 /// What the scans of a plan show.

@@ -8,20 +8,19 @@ use super::ddl::parse_expr;
 use super::fold;
 use crate::error::SqlError;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Ident};
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::Token;
 use fluence_client::SumExpr;
 
-/// The tokens of a text in which expressions stand as names, where an INCLUDE has some.
-pub(super) fn named(text: &str) -> Option<Vec<Token>> {
-    let lower = text.to_ascii_lowercase();
-    if !lower.contains("include") || !lower.contains("index") {
-        return None;
-    }
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize().ok()?;
-    let mut out = Vec::with_capacity(tokens.len());
-    let mut tokens = tokens.into_iter().peekable();
+/// Whether a text may hold an INCLUDE, by a look at it in lower case.
+pub(super) fn is_likely(lower: &str) -> bool {
+    lower.contains("include") && lower.contains("index")
+}
+
+/// Puts names in the place of expressions in an INCLUDE. Whether there were any.
+pub(super) fn name_expressions(list: &mut Vec<Token>) -> bool {
+    let mut out = Vec::with_capacity(list.len());
+    let mut tokens = std::mem::take(list).into_iter().peekable();
     let (mut index, mut found) = (false, false);
     while let Some(token) = tokens.next() {
         index = match &token {
@@ -58,7 +57,8 @@ pub(super) fn named(text: &str) -> Option<Vec<Token>> {
         }
         out.extend(item);
     }
-    found.then_some(out)
+    *list = out;
+    found
 }
 
 /// Puts an item of the list there: as it is, or as a name if it is more than one word.
@@ -113,9 +113,15 @@ fn unsupported(text: &str) -> SqlError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+    use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
     fn words(text: &str) -> Option<String> {
-        named(text).map(|tokens| tokens.iter().map(ToString::to_string).collect())
+        let mut tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize().ok()?;
+        let found = name_expressions(&mut tokens);
+        let out: String = tokens.iter().map(ToString::to_string).collect();
+        assert!(found || out == text, "{out}");
+        found.then_some(out)
     }
 
     #[test]

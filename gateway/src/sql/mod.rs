@@ -26,6 +26,7 @@ pub(crate) mod origins;
 pub(crate) mod overflow;
 pub(crate) mod params;
 pub(crate) mod proofs;
+pub(crate) mod public;
 pub(crate) mod rewrite;
 pub(crate) mod rounding;
 pub(crate) mod sequence;
@@ -91,12 +92,25 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Statement>, SqlError> {
         return Ok(fetch);
     }
     let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH_MAX);
-    let parser = match include::named(text) {
+    let parser = match reworded(text) {
         Some(tokens) => Ok(parser.with_tokens(tokens)),
         None => parser.try_with_sql(text),
     };
     let parsed = parser.and_then(|mut p| p.parse_statements()).map_err(|e| syntax(&e))?;
     Ok(parsed.into_iter().map(system::words::known).map(Statement).collect())
+}
+
+/// The tokens of a text with words that the parser does not know put in others that it does; `None` where there are none.
+fn reworded(text: &str) -> Option<Vec<Token>> {
+    let lower = text.to_ascii_lowercase();
+    let (includes, publics) = (include::is_likely(&lower), public::is_likely(&lower));
+    if !includes && !publics {
+        return None;
+    }
+    let mut tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize().ok()?;
+    let named = includes && include::name_expressions(&mut tokens);
+    let marked = publics && public::mark(&mut tokens);
+    (named || marked).then_some(tokens)
 }
 
 /// What stands for the place where FETCH puts a row, in a MOVE: it has the words of FETCH.

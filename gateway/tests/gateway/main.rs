@@ -12,6 +12,7 @@ mod dml;
 mod groups;
 mod http;
 mod liars;
+mod public;
 mod pushdown;
 mod query;
 mod real;

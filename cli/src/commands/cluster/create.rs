@@ -25,7 +25,7 @@ pub(crate) async fn run(args: &ClusterCreate, home: &Home, out: &Out) -> Result<
     if let Some(seats) = args.seats {
         return drawn(args, seats, home, out).await;
     }
-    let place = Place { db: args.name.clone(), node: args.node.clone() };
+    let place = Place { db: args.name.clone(), node: args.node.clone(), db_id: None };
     let remote = Remote::open(home, &place, &args.unlock, false).await?;
     warn_of_size(remote.nodes().len(), out);
     let bar = out.progress("the members agree on the first block", "", 0);
@@ -43,7 +43,8 @@ async fn drawn(args: &ClusterCreate, seats: u8, home: &Home, out: &Out) -> Resul
     let Draw { db, request, order, requests } =
         draw::run(&chain, keyring.address(), &args.name, wanted, home, out).await?;
     let seats = usize::from(seats);
-    let place = Place { db: args.name.clone(), node: order.iter().map(|d| d.address.clone()).collect() };
+    let node = order.iter().map(|d| d.address.clone()).collect();
+    let place = Place { db: args.name.clone(), node, db_id: None };
     let mut remote = Remote::of(keystore, home, &place, false)?;
     let (passed_over, order) = match args.skip_silent {
         true => answering(&remote, order).await,

@@ -9,6 +9,7 @@ mod journal;
 mod schema;
 
 pub(crate) use schema::make_schema;
+use schema::opened;
 
 use crate::args::Import;
 use crate::error::{Context, Failure, Help, Result};
@@ -162,7 +163,7 @@ fn new_schema(args: &Import, found: &Found) -> Result<TableSchema> {
         return Err(Failure::usage(format!("table {:?} is new, and --key does not say how it is sorted", args.table))
             .help("--key COLS names the columns that together are unique; `--dry-run` lists the file's"));
     }
-    make_schema(&args.table, found.columns.clone(), &args.key, &args.sum)
+    make_schema(&args.table, opened(found.columns.clone(), &args.public)?, &args.key, &args.sum)
 }
 
 fn dry_run(args: &Import, found: &Found, out: &Out) -> Result<()> {

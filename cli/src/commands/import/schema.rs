@@ -37,6 +37,17 @@ fn split_types(types: &[String]) -> Vec<String> {
     parts
 }
 
+/// The columns with those of `--public` as open data.
+pub(super) fn opened(mut columns: Vec<Column>, public: &[String]) -> Result<Vec<Column>> {
+    for name in public.iter().map(|p| p.trim()) {
+        let column = columns.iter_mut().find(|c| c.name == name).ok_or_else(|| {
+            Failure::usage(format!("--public {name:?} is no column of the file")).help("`--dry-run` lists them")
+        })?;
+        column.public = true;
+    }
+    Ok(columns)
+}
+
 /// A checked schema.
 pub(crate) fn make_schema(table: &str, columns: Vec<Column>, key: &[String], sums: &[String]) -> Result<TableSchema> {
     let key: Vec<&str> = key.iter().map(|k| k.trim()).collect();
@@ -48,7 +59,7 @@ pub(crate) fn make_schema(table: &str, columns: Vec<Column>, key: &[String], sum
         .collect::<Result<_>>()?;
     TableSchema::new(table, columns, &key, sums)
         .usage(format!("table {table:?} cannot be made so"))
-        .or_help("--key and --sum name columns of the file; sums need int64, decimal or bool columns (see --types)")
+        .or_help("--key and --sum name columns of the file; sums need int64, decimal or bool columns (see --types), --public the key")
 }
 
 /// Whether a table that is there can take the file's rows as `types` and `--key` would have them.
@@ -82,9 +93,11 @@ fn described(columns: &[Column]) -> String {
 pub(super) fn show(schema: &TableSchema, out: &Out) {
     let rows = schema.columns().iter().map(|c| {
         let key = schema.key().iter().position(|k| *k == c.name).map(|i| format!("key {}", i + 1)).unwrap_or_default();
-        vec![c.name.clone(), c.ty.to_string(), if c.nullable { "" } else { "not null" }.to_owned(), key]
+        let public = if c.public { "public" } else { "" };
+        let null = if c.nullable { "" } else { "not null" };
+        vec![c.name.clone(), c.ty.to_string(), null.to_owned(), key, public.to_owned()]
     });
-    out.note_table(&["column", "type", "", ""], rows);
+    out.note_table(&["column", "type", "", "", ""], rows);
     if !schema.sums().is_empty() {
         let sums: Vec<String> = schema.sums().iter().map(ToString::to_string).collect();
         out.note(format!("running sums of {}", sums.join(", ")));
@@ -108,5 +121,10 @@ mod tests {
         assert!(make_schema("x", columns(), &text("a"), &text("a*a")).is_ok());
         assert!(make_schema("x", columns(), &text("nope"), &[]).is_err());
         assert!(make_schema("x", columns(), &text("a"), &text("t")).is_err());
+        // Public columns are the file's, and the key is one of them.
+        assert!(opened(columns(), &text("nope")).is_err());
+        let public = |name: &str| make_schema("x", opened(columns(), &text(name)).unwrap(), &text("a"), &[]);
+        assert!(public("a").unwrap().is_open());
+        assert!(public("t").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! ALTER TABLE: what the object alone can say, and what copies the rows.
 
-use super::super::catalog::{CheckDef, ColumnDef, IndexDef, TableDef};
+use super::super::catalog::{CheckDef, ColumnDef, IndexDef, ROW_ID, TableDef};
 use super::super::types::declared;
 use super::super::write::Cx;
 use super::super::{context, fold, parse, quote, relation};
@@ -91,6 +91,11 @@ impl Cx<'_> {
                     if let Some((check_name, expr)) = check {
                         let name = check_name.unwrap_or_else(|| format!("{name}_{}_check", column.name));
                         new.checks.push(CheckDef { name, expr });
+                    }
+                    if column.public
+                        && let Some(row) = new.columns.iter_mut().find(|c| c.physical == ROW_ID)
+                    {
+                        row.public = true;
                     }
                     new.columns.push(column);
                     cleared.extend(self.rebuild(&old, new, None).await?);

@@ -14,7 +14,7 @@ use super::catalog::{self, Catalog, CheckDef, ColumnDef, IndexDef, OBJECTS, ROW_
 use super::context::Current;
 use super::types::{CHARS_MAX, SqlType, declared, sql_type_of};
 use super::write::Cx;
-use super::{fold, include, quote, relation};
+use super::{fold, include, public, quote, relation};
 use crate::error::{SqlError, SqlState};
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::sql::sqlparser::ast::{
@@ -63,10 +63,12 @@ fn declaration(def: &ast::ColumnDef, notices: &mut Notices) -> Result<Declaratio
         identity: kind.serial,
         chars_max: kind.chars_max,
         hidden: false,
+        public: false,
     };
     let (mut primary, mut unique, mut check) = (false, false, None);
     for option in &def.options {
         match &option.option {
+            ColumnOption::Collation(name) if public::is_public(name) => column.public = true,
             ColumnOption::Null | ColumnOption::Comment(_) | ColumnOption::Collation(_) => {}
             ColumnOption::NotNull => column.nullable = false,
             ColumnOption::Default(expr) => column.default = Some(expr.to_string()),
@@ -120,10 +122,14 @@ fn plain(columns: &[IndexColumn]) -> Result<Vec<String>, SqlError> {
     columns.iter().map(one).collect()
 }
 
-/// The sealed schema of a table's copy, sorted by `key`, with sums of every number and of what was asked for.
+/// The sealed schema of a table's copy, sorted by `key`, with sums of every number and of what was asked for. An index is open where all it
+/// is sorted by is public: else the order of what everyone reads would tell the ranks of what is sealed.
 fn sealed(def: &TableDef, physical: &str, key: &[String], sums: &[SumExpr]) -> Result<TableSchema, SqlError> {
-    let columns: Vec<Column> =
-        def.columns.iter().map(|c| Column { name: c.physical.clone(), ty: c.ty, nullable: c.nullable }).collect();
+    let is_public = |name: &String| def.columns.iter().any(|c| c.physical == *name && c.public);
+    let open = physical == def.physical || key.iter().all(is_public);
+    let column =
+        |c: &ColumnDef| Column { name: c.physical.clone(), ty: c.ty, nullable: c.nullable, public: open && c.public };
+    let columns: Vec<Column> = def.columns.iter().map(column).collect();
     let numbers = def.columns.iter().filter(|c| matches!(c.ty, ColumnType::Int64 | ColumnType::Decimal { .. }));
     let mut all: Vec<SumExpr> =
         numbers.filter(|c| c.physical != ROW_ID).map(|c| SumExpr::Column(c.physical.clone())).collect();
@@ -329,7 +335,7 @@ impl Cx<'_> {
                 def.key.push(def.columns[at].physical.clone());
             }
         } else {
-            def.columns.push(row_id());
+            def.columns.push(row_id(def.columns.iter().any(|c| c.public)));
             def.key = vec![ROW_ID.to_owned()];
         }
         self.check_exprs(&def)?;
@@ -536,7 +542,7 @@ fn no_key_column(name: &str) -> SqlError {
 }
 
 /// The column that keeps rows apart where no key does.
-fn row_id() -> ColumnDef {
+fn row_id(public: bool) -> ColumnDef {
     ColumnDef {
         name: ROW_ID.to_owned(),
         physical: ROW_ID.to_owned(),
@@ -547,6 +553,7 @@ fn row_id() -> ColumnDef {
         identity: false,
         chars_max: None,
         hidden: true,
+        public,
     }
 }
 
@@ -579,16 +586,26 @@ fn column_of(field: &datafusion::arrow::datatypes::Field) -> Result<ColumnDef, S
         identity: false,
         chars_max: field.metadata().get(CHARS_MAX).and_then(|n| n.parse().ok()),
         hidden: false,
+        public: false,
     })
 }
 
 /// What nodes learn of a table.
 fn learns(schema: &TableSchema) -> String {
     let sums = schema.sum_lanes();
-    format!(
-        "nodes will learn that a table has {} columns and {sums} lanes of sums, its sizes and when it changes, and which positions are read; no names, values or queries",
+    let public: Vec<&str> = schema.columns().iter().filter(|c| c.public).map(|c| c.name.as_str()).collect();
+    let sealed = if public.is_empty() { "" } else { "of what is not public " };
+    let mut said = format!(
+        "nodes will learn that a table has {} columns and {sums} lanes of sums, its sizes and when it changes, and which positions are read; {sealed}no names, values or queries",
         schema.columns().len(),
-    )
+    );
+    if !public.is_empty() {
+        let names = public.join(", ");
+        said.push_str(&format!(
+            ". PUBLIC: everyone who reaches a node reads {names}, and the table's name, key and row counts"
+        ));
+    }
+    said
 }
 
 impl std::fmt::Debug for Cx<'_> {
