@@ -136,7 +136,7 @@ impl<T: Transport> Session<T> {
             match answered {
                 (_, Ok(Says::Newest(snapshot))) => {
                     said += 1;
-                    self.note(&trust.db, snapshot.certified())?;
+                    self.note_snapshot(&trust.db, &snapshot)?;
                     self.learn(table, snapshot.entry());
                 }
                 (_, Ok(Says::Older)) => said += 1,

@@ -35,7 +35,7 @@ impl<T: Transport> Session<T> {
             other => Err(unexpected(asked.node, "a catalogue entry", other)),
         };
         let (_, snapshot) = self.ask(db, &Request::Catalogue { db: *db, projection }, check).await?;
-        self.note(db, snapshot.certified())?;
+        self.note_snapshot(db, &snapshot)?;
         lock(&self.inner.entries).insert((*db, projection), snapshot.entry().clone());
         Ok(snapshot)
     }
@@ -113,7 +113,7 @@ impl<T: Transport> Session<T> {
         let asked = self.ask(&request.db, &Request::Open(Box::new(request.clone())), check).await;
         match asked {
             Ok((_, (verified, bytes))) => {
-                self.note(&request.db, verified.snapshot().certified())?;
+                self.note_snapshot(&request.db, verified.snapshot())?;
                 Ok((verified, bytes))
             }
             Err(ClientError::Answer { node, why }) if matches!(*why, AnswerError::Cells { .. }) => {

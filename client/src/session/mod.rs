@@ -27,8 +27,8 @@ use crate::transport::Transport;
 use fluence_crypto::vote;
 use fluence_types::block::Member;
 use fluence_types::tree::CatalogueEntry;
-use fluence_types::{Address, DatabaseId, Height, NodeId, OpId, ProjectionId, TableId};
-use fluence_verifier::answer::{CertifiedCheckpoint, Trust, VerifiedAnswer};
+use fluence_types::{Address, DatabaseId, DbRoot, Height, NodeId, OpId, ProjectionId, TableId, Version};
+use fluence_verifier::answer::{CertifiedCheckpoint, CertifiedSnapshot, Trust, VerifiedAnswer};
 use fluence_verifier::committee::Committee;
 use fluence_wire::message::Status;
 use fluence_wire::{Request, Response};
@@ -63,6 +63,8 @@ pub(crate) struct Inner<T> {
     rng: Mutex<Box<dyn ClientRng>>,
     pub(crate) cache: Mutex<PlanCache>,
     pub(crate) entries: Mutex<HashMap<(DatabaseId, ProjectionId), CatalogueEntry>>,
+    /// The newest root at which a projection's version was verified.
+    seen: Mutex<HashMap<(DatabaseId, ProjectionId), Seen>>,
     tables: Mutex<HashMap<(DatabaseId, String), TableHandle>>,
     /// Tables that this session writes under a lease.
     pub(crate) leases: Mutex<HashMap<(DatabaseId, TableId), Arc<Held>>>,
@@ -100,6 +102,14 @@ impl<T> std::fmt::Debug for Database<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Database({})", self.id)
     }
+}
+
+/// A version of a projection, at a certified root.
+#[derive(Clone, Copy)]
+struct Seen {
+    version: Version,
+    height: Height,
+    root: DbRoot,
 }
 
 /// A table's keys and place in the catalogue.
@@ -194,6 +204,7 @@ impl<T: Transport> Session<T> {
             rng: Mutex::new(Box::new(rng)),
             cache: Mutex::new(PlanCache::new(CACHE_BYTES)),
             entries: Mutex::default(),
+            seen: Mutex::default(),
             tables: Mutex::default(),
             leases: Mutex::default(),
             chains: Mutex::default(),
@@ -256,6 +267,7 @@ impl<T: Transport> Session<T> {
     pub fn clear_caches(&self) {
         *lock(&self.inner.cache) = PlanCache::new(CACHE_BYTES);
         lock(&self.inner.entries).clear();
+        lock(&self.inner.seen).clear();
     }
 
     /// A database that the keystore knows.
@@ -301,6 +313,30 @@ impl<T: Transport> Session<T> {
             known.until = Some(certified.epoch());
         }
         Ok(keystore.save(&mut *lock(&self.inner.rng))?)
+    }
+
+    /// The same of a root that was verified with a projection's entry.
+    pub(crate) fn note_snapshot(&self, id: &DatabaseId, snapshot: &CertifiedSnapshot) -> Result<(), ClientError> {
+        let (entry, at) = (snapshot.entry(), snapshot.checkpoint());
+        let now = Seen { version: entry.version, height: at.height, root: at.root };
+        let mut seen = lock(&self.inner.seen);
+        let last = seen.entry((*id, entry.projection)).or_insert(now);
+        if last.height < now.height {
+            *last = now;
+        }
+        drop(seen);
+        self.note(id, snapshot.certified())
+    }
+
+    /// Where all of these projections were seen last, each at this version: one root, and its height, where it is one.
+    pub(crate) fn seen_together(&self, id: &DatabaseId, reads: &[(ProjectionId, Version)]) -> Option<(Height, DbRoot)> {
+        let seen = lock(&self.inner.seen);
+        let mut at = reads.iter().map(|(projection, version)| {
+            seen.get(&(*id, *projection)).filter(|last| last.version == *version).copied()
+        });
+        let first = at.next()??;
+        let together = at.all(|next| next.is_some_and(|next| next.root == first.root));
+        together.then_some((first.height, first.root))
     }
 
     /// Remembers a committee that was checked.

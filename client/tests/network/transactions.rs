@@ -137,6 +137,47 @@ fn what_only_reads_ends_well_if_there_was_a_moment_at_which_all_of_it_was_true()
 }
 
 #[test]
+fn what_was_seen_at_one_root_is_not_asked_about_again_and_what_was_not_is() {
+    block_on(async {
+        let Two { net, db, a, b, .. } = two().await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&asked);
+        net.tamper(move |node, request| {
+            counter.fetch_add(1, Relaxed);
+            Ok(node.answer(request))
+        });
+        let both = async |db: &Database<Arc<Net>>, between: Option<&Small>| {
+            let mut tx = db.transaction();
+            tx.read(&a, &Select::range(KeyRange::ALL)).await.unwrap();
+            if let Some(table) = between {
+                table.append(&batch(&[(50, 1)])).await.unwrap();
+            }
+            tx.read(&b, &Select::range(key(1))).await.unwrap();
+            let before = asked.load(Relaxed);
+            let done = tx.commit().await;
+            (done, asked.load(Relaxed) - before)
+        };
+        let (done, requests) = both(&db, None).await;
+        assert!(done.unwrap().height > Height(0));
+        assert_eq!(requests, 0);
+        // Somebody else moves the root between the reads: both are looked at, and where one has changed it is a conflict.
+        let other = twin(&net, &db, 77);
+        let (a2, c) = (other.table("a").await.unwrap(), other.create_table(schema("c")).await.unwrap());
+        let (done, requests) = both(&db, Some(&c)).await;
+        assert!(done.is_ok());
+        assert_eq!(requests, 2);
+        let (done, _) = both(&db, Some(&a2)).await;
+        assert!(matches!(done, Err(ClientError::Conflict { .. })), "{done:?}");
+        // One alone is asked about: whether it still is so.
+        let mut tx = db.transaction();
+        tx.read(&b, &Select::range(key(1))).await.unwrap();
+        let before = asked.load(Relaxed);
+        tx.commit().await.unwrap();
+        assert_eq!(asked.load(Relaxed) - before, 1);
+    });
+}
+
+#[test]
 fn a_range_is_rewritten_once_and_tables_are_those_of_the_database() {
     block_on(async {
         let Two { net, nodes, db, a, .. } = two().await;
