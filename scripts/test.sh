@@ -67,6 +67,7 @@ sql() {
     else
         skip sql-jdbc "no JDK or no driver; scripts/bootstrap.sh drivers installs both"
     fi
+    suite sql-django python3 tests/sql/frameworks.py
     suite sql-random python3 tests/sql/random_dml.py
 }
 

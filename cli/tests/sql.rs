@@ -206,3 +206,49 @@ fn holds(dir: &Path, bytes: &[u8]) -> bool {
         std::fs::read(&path).is_ok_and(|file| file.windows(bytes.len()).any(|w| w == bytes))
     })
 }
+
+#[test]
+fn whoever_has_other_keys_reads_what_is_public_and_checks_the_number_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let owner = Owner::new(dir.path());
+    let up = Up::start(dir.path(), &["-n", "4", "--home", "home"]);
+    let addresses = up.addresses();
+    let nodes: Vec<&str> = addresses.iter().flat_map(|a| ["--node", a]).collect();
+    let made = owner.json(&[&["cluster", "create", "main"][..], &nodes].concat());
+    let id = made["db"].as_str().unwrap();
+    let create = "CREATE TABLE stations (id int PRIMARY KEY PUBLIC, height int PUBLIC, cost int); \
+                  INSERT INTO stations SELECT x, x % 50, x FROM generate_series(1, 600) AS g(x)";
+    assert!(owner.run(&["sql", "-c", create]).status.success());
+    std::fs::write(dir.path().join("shops.csv"), "id,place,price\n1,here,10\n2,there,20\n").unwrap();
+    let file = dir.path().join("shops.csv");
+    let import = ["import", file.to_str().unwrap(), "--table", "shops", "--key", "id", "--sum", "price"];
+    owner.refused(&[&import[..], &["--public", "place"]].concat(), 2, "key column");
+    owner.json(&[&import[..], &["--public", "id,place"]].concat());
+
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let other = Owner::new(&elsewhere);
+    let theirs = |words: &[&'static str]| [words, &["--db", "theirs"]].concat();
+    let first = [&theirs(&["table", "ls"])[..], &["--db-id", id], &nodes].concat();
+    let told = other.json(&first);
+    let tables: Vec<(&str, usize)> = told["tables"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| (t["table"].as_str().unwrap(), t["columns"].as_array().unwrap().len()))
+        .collect();
+    assert_eq!(tables, [("stations~1", 2), ("shops", 2)]);
+    let asked = other.json(&theirs(&["query", "stations", "--agg", "sum:height", "--agg", "count", "--prove"]));
+    let answers: Vec<String> =
+        asked["answers"].as_array().unwrap().iter().map(|a| a["value"].to_string().replace('"', "")).collect();
+    assert_eq!(answers, ["14700", "600"], "{asked}");
+    let select = "SELECT count(*) FROM stations a JOIN shops b ON a.id = b.id WHERE b.place = 'there'";
+    let read = other.json(&["sql", "--db", "theirs", "-c", select]);
+    assert_eq!(read["count"], 1, "{read}");
+    for (statement, code) in [("SELECT cost FROM stations", "42703"), ("INSERT INTO shops VALUES (3, 'x')", "42501")] {
+        let refused = other.run(&["sql", "--db", "theirs", "-c", statement]);
+        let told = text(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && told.contains(code), "{statement}: {told}");
+    }
+    up.stop();
+}

@@ -43,6 +43,7 @@ pub enum SqlState {
     DuplicateColumn,
     DuplicateTable,
     AmbiguousColumn,
+    InsufficientPrivilege,
     DatatypeMismatch,
     InvalidName,
     InvalidParameter,
@@ -91,6 +92,7 @@ impl SqlState {
             Self::DuplicateColumn => "42701",
             Self::DuplicateTable => "42P07",
             Self::AmbiguousColumn => "42702",
+            Self::InsufficientPrivilege => "42501",
             Self::DatatypeMismatch => "42804",
             Self::InvalidName => "42602",
             Self::InvalidParameter => "22023",
@@ -175,6 +177,9 @@ impl SqlError {
     }
 }
 
+/// How a node's refusal ends where the signer is not one who may write ([`fluence_types::op::OpRefusal::NotAllowed`]).
+const NOT_ALLOWED: &str = "may not do this";
+
 impl From<ClientError> for SqlError {
     fn from(error: ClientError) -> Self {
         let message = error.to_string();
@@ -184,6 +189,7 @@ impl From<ClientError> for SqlError {
             ClientError::Overflow(_) => Self::new(SqlState::NumericValueOutOfRange, message),
             ClientError::Transport(_) => Self::new(SqlState::ConnectionFailure, message),
             ClientError::Answer { .. }
+            | ClientError::Page { .. }
             | ClientError::Proof { .. }
             | ClientError::Protocol { .. }
             | ClientError::Unmatched => Self::new(SqlState::DataCorrupted, message)
@@ -194,6 +200,12 @@ impl From<ClientError> for SqlError {
             )
             .detail(message)
             .hint("`fluence cluster status` shows which members are missing"),
+            _ if message.ends_with(NOT_ALLOWED) => Self::new(
+                SqlState::InsufficientPrivilege,
+                "permission denied: the keys of this gateway are not those of the database's owner",
+            )
+            .detail(message)
+            .hint("other keys read what is PUBLIC, and write nothing"),
             e if e.is_retryable() => Self::new(SqlState::SerializationFailure, message)
                 .hint("somebody else committed first; run the transaction again"),
             ClientError::Schema(fluence_client::schema::SchemaError::Null(_)) => {

@@ -26,7 +26,7 @@ pub(crate) async fn run(args: &Query, home: &Home, out: &Out) -> Result<()> {
     let remote = Remote::open(home, &args.place, &args.unlock, true).await?;
     let database = remote.database(home, &args.place).await?;
     crate::chain::floor(&args.chain, home, remote.session(), database.id(), out).await?;
-    let table = database.table(&args.table).await.map_err(|e| remote::failure(e, "cannot open the table"))?;
+    let table = remote::table_named(&database, &args.table).await?;
     let range =
         values::key_range(table.schema(), args.from.as_deref(), args.to.as_deref(), args.where_prefix.as_deref())?;
     if aggregates.is_empty() {

@@ -88,6 +88,7 @@ fn status(code: &str) -> StatusCode {
     match code {
         // A conflict, a key that is there, a session at work, a transaction that must be rolled back.
         "40001" | "23505" | "55006" | "25P02" => StatusCode::CONFLICT,
+        "42501" => StatusCode::FORBIDDEN,
         "57014" => StatusCode::GATEWAY_TIMEOUT,
         // A node's answer that does not verify.
         "XX001" => StatusCode::BAD_GATEWAY,
@@ -159,6 +160,7 @@ mod tests {
         assert_eq!(status(SqlState::UndefinedTable), 400);
         assert_eq!(status(SqlState::ConnectionFailure), 503);
         assert_eq!(status(SqlState::DataCorrupted), 502);
+        assert_eq!(status(SqlState::InsufficientPrivilege), 403);
         assert_eq!(status(SqlState::InternalError), 500);
         assert_eq!(Problem::from(Fault::error("08P01", "x")).status, 400);
     }

@@ -9,6 +9,7 @@
 
 use super::errors::{Fault, code};
 use super::frontend::Fields;
+use crate::sql::array;
 use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use datafusion::scalar::ScalarValue;
 use pgwire::api::Type;
@@ -101,7 +102,7 @@ fn unsupported(declared: &Type) -> Fault {
 fn from_text(text: &str, declared: &Type) -> Result<ScalarValue, Fault> {
     let invalid = || Fault::error(code::INVALID_TEXT, format!("invalid input syntax for type {}", declared.name()));
     if let Kind::Array(item) = declared.kind() {
-        let items = array_items(text).ok_or_else(invalid)?;
+        let items = array::items(text).ok_or_else(invalid)?;
         let values = items.iter().map(|one| one.as_deref().map(|one| from_text(one, item)).transpose());
         return list(values.collect::<Result<_, _>>()?, item);
     }
@@ -335,50 +336,6 @@ fn array_binary(raw: &[u8], item: &Type) -> Result<Vec<Option<ScalarValue>>, Fau
     }
     fields.end()?;
     Ok(values)
-}
-
-/// `{1,"two",NULL}`, one dimension; `None` where it is something else.
-fn array_items(text: &str) -> Option<Vec<Option<String>>> {
-    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
-    let mut items = Vec::new();
-    let mut chars = inner.chars().peekable();
-    if inner.trim().is_empty() {
-        return Some(items);
-    }
-    loop {
-        let (mut item, mut quoted) = (String::new(), false);
-        while chars.next_if(|c| c.is_whitespace()).is_some() {}
-        if chars.next_if_eq(&'"').is_some() {
-            quoted = true;
-            loop {
-                match chars.next()? {
-                    '"' => break,
-                    '\\' => item.push(chars.next()?),
-                    other => item.push(other),
-                }
-            }
-            while chars.next_if(|c| c.is_whitespace()).is_some() {}
-        } else {
-            while let Some(next) = chars.next_if(|c| *c != ',') {
-                match next {
-                    '\\' => item.push(chars.next()?),
-                    '{' | '}' | '"' => return None,
-                    other => item.push(other),
-                }
-            }
-            item.truncate(item.trim_end().len());
-        }
-        match quoted {
-            true => items.push(Some(item)),
-            false if item.is_empty() => return None,
-            false => items.push(Some(item).filter(|item| !item.eq_ignore_ascii_case("null"))),
-        }
-        match chars.next() {
-            None => return Some(items),
-            Some(',') => {}
-            Some(_) => return None,
-        }
-    }
 }
 
 #[cfg(test)]

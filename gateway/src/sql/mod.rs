@@ -12,6 +12,7 @@
 pub(crate) mod aggregate;
 pub(crate) mod aliases;
 pub(crate) mod arithmetic;
+pub(crate) mod array;
 pub(crate) mod bytea;
 pub mod catalog;
 pub(crate) mod context;
@@ -91,6 +92,9 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Statement>, SqlError> {
         }
         return Ok(fetch);
     }
+    if sets_constraints(words) {
+        return parse(SAYS_NOTHING);
+    }
     let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH_MAX);
     let parser = match reworded(text) {
         Some(tokens) => Ok(parser.with_tokens(tokens)),
@@ -111,6 +115,17 @@ fn reworded(text: &str) -> Option<Vec<Token>> {
     let named = includes && include::name_expressions(&mut tokens);
     let marked = publics && public::mark(&mut tokens);
     (named || marked).then_some(tokens)
+}
+
+/// A statement that changes nothing.
+const SAYS_NOTHING: &str = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE";
+
+/// Whether a text is SET CONSTRAINTS ALL, which the parser does not know. No constraint is deferrable here, so it changes nothing.
+fn sets_constraints(text: &str) -> bool {
+    let text = text.trim_end_matches(|c: char| c == ';' || c.is_whitespace());
+    let mut words = text.split_whitespace().map(str::to_ascii_lowercase);
+    let head = ["set", "constraints", "all"].iter().all(|word| words.next().as_deref() == Some(word));
+    head && matches!(words.next().as_deref(), Some("immediate" | "deferred")) && words.next().is_none()
 }
 
 /// What stands for the place where FETCH puts a row, in a MOVE: it has the words of FETCH.

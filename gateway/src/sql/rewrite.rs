@@ -7,12 +7,13 @@
 //! Settings   `current_setting('x')` is what the session has chosen.
 //! Subscripts `generate_subscripts(a, 1)` are the numbers of a's elements: from 0 for the vectors of the catalogue, else from 1.
 //! Arrays     `ARRAY(SELECT x ..)` without an order is what array_agg gathers. `reloptions || ..`, which psql asks and nothing here has, is reloptions.
+//!            A literal that is cast to an array is ARRAY[..].
 //! Escapes    LIKE .. ESCAPE '/' of a pattern in literals is written with backslashes.
 //! Texts      a cast to UUID or JSON is a call of the function that reads it.
 
 use super::ddl::parse_expr;
-use super::fold;
 use super::settings::Settings;
+use super::{array, fold};
 use crate::error::{SqlError, SqlState};
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Ident, Query, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
@@ -79,6 +80,15 @@ impl VisitorMut for Words<'_> {
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
         name_twins(&mut query.body);
         fetch_as_limit(query);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        match array::of_literal(expr) {
+            Ok(None) => {}
+            Ok(Some(array)) => *expr = array,
+            Err(error) => return ControlFlow::Break(error),
+        }
         ControlFlow::Continue(())
     }
 

@@ -21,7 +21,7 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DataFusionError, Result};
+use datafusion::common::{Constraint, Constraints, DFSchema, DataFusionError, Result};
 use datafusion::datasource::{TableProvider, TableType};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::utils::conjunction;
@@ -54,6 +54,8 @@ pub(crate) struct FluenceTable {
     /// Whether groups are asked about one by one.
     grouping: bool,
     schema: SchemaRef,
+    /// That its primary key is one: what is grouped by it may show all columns.
+    constraints: Constraints,
 }
 
 impl fmt::Debug for FluenceTable {
@@ -89,7 +91,10 @@ impl FluenceTable {
         pushdown: bool,
     ) -> Self {
         let schema = def.arrow(hidden);
-        Self { def, store, work, physical, proofs, hidden, pushdown, grouping: true, schema }
+        let column = |key: &String| def.columns.iter().filter(|c| hidden || !c.hidden).position(|c| c.physical == *key);
+        let key: Option<Vec<usize>> = def.primary.then(|| def.key.iter().map(column).collect()).flatten();
+        let constraints = Constraints::new_unverified(key.into_iter().map(Constraint::PrimaryKey).collect());
+        Self { def, store, work, physical, proofs, hidden, pushdown, grouping: true, schema, constraints }
     }
 
     /// The same, of which groups are made from rows.
@@ -101,6 +106,7 @@ impl FluenceTable {
             physical: Arc::clone(&self.physical),
             proofs: Arc::clone(&self.proofs),
             schema: Arc::clone(&self.schema),
+            constraints: self.constraints.clone(),
             grouping: false,
             ..*self
         }
@@ -165,6 +171,10 @@ impl FluenceTable {
 impl TableProvider for FluenceTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
+    }
+
+    fn constraints(&self) -> Option<&Constraints> {
+        Some(&self.constraints)
     }
 
     fn table_type(&self) -> TableType {

@@ -122,6 +122,50 @@ async fn arithmetic_gives_what_postgres_gives() {
 }
 
 #[tokio::test]
+async fn arrays_are_read_as_they_are_written_and_unnested_side_by_side() {
+    let s = &mut with_rows().await;
+    assert_eq!(rows(s, "SELECT array_length('{3,1,NULL}'::bigint[], 1), ('{a,\"b,c\"}'::text[])[2]").await, ["3|b,c"]);
+    assert_eq!(rows(s, "SELECT 2 = ANY('{1,2}'::int[]), 3 = ANY('{1,2}'::int[])").await, ["true|false"]);
+    assert_eq!(rows(s, "SELECT count(*) FROM unnest('{}'::int[]) AS t(x)").await, ["0"]);
+    let both = "SELECT * FROM UNNEST(('{1,2}')::smallint[], ('{x,NULL}')::varchar[]) AS t(n, w)";
+    assert_eq!(rows(s, both).await, ["1|x", "2|NULL"]);
+    assert_eq!(state(s, "SELECT '{1,2'::int[]").await, "22P02");
+    assert_eq!(state(s, "SELECT '{x}'::int[]").await, "22P02");
+    tag(s, "CREATE TABLE many (id serial PRIMARY KEY, n smallint NOT NULL, w varchar(5))").await;
+    let insert =
+        "INSERT INTO many (n, w) SELECT * FROM UNNEST(('{4,5,6}')::smallint[], ('{a,b,c}')::varchar[]) RETURNING n";
+    assert_eq!(rows(s, insert).await, ["4", "5", "6"]);
+    assert_eq!(rows(s, "SELECT n, w FROM many ORDER BY id").await, ["4|a", "5|b", "6|c"]);
+}
+
+#[tokio::test]
+async fn what_is_grouped_by_a_primary_key_shows_every_column() {
+    let s = &mut session().await;
+    tag(
+        s,
+        "CREATE TABLE g (id bigint PRIMARY KEY, name text, size int); CREATE TABLE m (id bigint PRIMARY KEY, g bigint)",
+    )
+    .await;
+    tag(s, "INSERT INTO g VALUES (1, 'one', 10), (2, NULL, 20), (3, 'one', 30); INSERT INTO m VALUES (1, 1), (2, 1), (3, 3)").await;
+    let counted = "SELECT g.id, g.name, count(m.id) FROM g LEFT JOIN m ON m.g = g.id GROUP BY g.id ORDER BY g.id";
+    assert_eq!(rows(s, counted).await, ["1|one|2", "2|NULL|0", "3|one|1"]);
+    let having = "SELECT name, sum(m.id) AS s FROM g JOIN m ON m.g = g.id GROUP BY g.id HAVING size > 10 ORDER BY size";
+    assert_eq!(rows(s, having).await, ["one|3"]);
+    // Not by less than the key, and not of the side that an outer join fills up.
+    assert_eq!(state(s, "SELECT id, name, count(*) FROM g GROUP BY name").await, "42803");
+    let filled = "SELECT m.id, g.name FROM g LEFT JOIN m ON m.g = g.id GROUP BY m.id, g.id ORDER BY g.id, m.id";
+    assert_eq!(rows(s, filled).await, ["1|one", "2|one", "NULL|NULL", "3|one"]);
+    assert_eq!(rows(s, "SELECT DISTINCT id, name FROM g ORDER BY id").await.len(), 3);
+    // What a transaction changes is grouped as it stands.
+    tag(s, "BEGIN; UPDATE g SET name = 'two' WHERE id = 2").await;
+    assert_eq!(
+        rows(s, "SELECT id, name, count(*) FROM g GROUP BY id ORDER BY id").await,
+        ["1|one|1", "2|two|1", "3|one|1"]
+    );
+    tag(s, "ROLLBACK").await;
+}
+
+#[tokio::test]
 async fn parameters_have_types_and_are_values_only() {
     let s = &mut with_rows().await;
     for (text, types) in [
@@ -163,6 +207,9 @@ async fn settings_are_shown_and_refused() {
     assert_eq!(state(s, "SET client_encoding = 'LATIN1'").await, "0A000");
     assert_eq!(state(s, "SET TIME ZONE 'Europe/Berlin'").await, "0A000");
     assert_eq!(state(s, "SHOW nosuch").await, "42704");
+    tag(s, "SET CONSTRAINTS ALL IMMEDIATE").await;
+    tag(s, "set constraints all deferred;").await;
+    assert_eq!(state(s, "SET CONSTRAINTS fk DEFERRED").await, "42601");
     assert_eq!(state(s, "SET fluence.nosuch = 1").await, "42704");
     assert_eq!(state(s, "SET fluence.proof = 'groth16'").await, "0A000");
     tag(s, "CREATE TABLE t (id bigint PRIMARY KEY); SET fluence.notices = on").await;

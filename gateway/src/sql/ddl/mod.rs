@@ -593,7 +593,8 @@ fn column_of(field: &datafusion::arrow::datatypes::Field) -> Result<ColumnDef, S
 /// What nodes learn of a table.
 fn learns(schema: &TableSchema) -> String {
     let sums = schema.sum_lanes();
-    let public: Vec<&str> = schema.columns().iter().filter(|c| c.public).map(|c| c.name.as_str()).collect();
+    let is_shown = |c: &&Column| c.public && c.name != ROW_ID;
+    let public: Vec<&str> = schema.columns().iter().filter(is_shown).map(|c| c.name.as_str()).collect();
     let sealed = if public.is_empty() { "" } else { "of what is not public " };
     let mut said = format!(
         "nodes will learn that a table has {} columns and {sums} lanes of sums, its sizes and when it changes, and which positions are read; {sealed}no names, values or queries",
