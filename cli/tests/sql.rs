@@ -118,8 +118,8 @@ fn psql_uses_a_cluster_as_a_common_database() {
     assert!(described.contains("name") && described.contains("numeric"), "{described}");
 
     // A sum with a succinct proof, which anybody may check: refused where no key is trusted, and where the proof is another's.
-    server.ask("CREATE TABLE sums (id bigint PRIMARY KEY, n bigint NOT NULL, m bigint NOT NULL)");
-    server.ask("INSERT INTO sums SELECT x, x * 2, x * 3 FROM generate_series(1, 100) AS g(x)");
+    server.ask("CREATE TABLE sums (id bigint PRIMARY KEY, l bigint NOT NULL, n bigint NOT NULL, m bigint NOT NULL)");
+    server.ask("INSERT INTO sums SELECT x, x, x * 2, x * 3 FROM generate_series(1, 100) AS g(x)");
     let asked =
         "SET fluence.proof = 'groth16'; SELECT count(*), sum(m) FROM sums WHERE id <= 10; SELECT fluence_last_proof()";
     let keyless = server.psql(&["-v", "VERBOSITY=verbose", "-c", asked]);
@@ -224,6 +224,7 @@ fn whoever_has_other_keys_reads_what_is_public_and_checks_the_number_itself() {
     let import = ["import", file.to_str().unwrap(), "--table", "shops", "--key", "id", "--sum", "price"];
     owner.refused(&[&import[..], &["--public", "place"]].concat(), 2, "key column");
     owner.json(&[&import[..], &["--public", "id,place"]].concat());
+    owner.refused(&[&import[..], &["--public", "id", "--again"]].concat(), 2, "not what is public in it");
 
     let elsewhere = dir.path().join("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();

@@ -477,8 +477,13 @@ pub(crate) fn infer(
         }
         rows += batch.num_rows() as u64;
     }
-    let columns =
-        names.into_iter().zip(guesses).map(|(name, g)| Column { name, ty: g.ty(), nullable: g.null, public: false });
+    let columns = names.into_iter().zip(guesses).map(|(name, g)| Column {
+        name,
+        ty: g.ty(),
+        nullable: g.null,
+        public: false,
+        bits: None,
+    });
     Ok((columns.collect(), all.then_some(rows)))
 }
 

@@ -293,7 +293,7 @@ pub fn columns(statement: &ExportStatement) -> Result<Vec<Column>, ExportFileErr
     let column = |c: &ExportedColumn| {
         let ty: ColumnType =
             c.ty.parse().map_err(|e| ExportFileError::Manifest(format!("column {:?}: {e}", c.name)))?;
-        Ok(Column { name: c.name.clone(), ty, nullable: c.nullable, public: false })
+        Ok(Column { name: c.name.clone(), ty, nullable: c.nullable, public: false, bits: None })
     };
     statement.columns.iter().map(column).collect()
 }

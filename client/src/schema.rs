@@ -68,6 +68,9 @@ pub enum SchemaError {
     /// A decimal's precision or scale is out of range.
     #[error("column {0:?}: a decimal has 1 to {DECIMAL_PRECISION_MAX} digits, and no more after the point than in all")]
     Decimal(String),
+    /// A column's bits are no int64's.
+    #[error("column {0:?}: an int64 may have 1 to 63 bits, and no other type has any")]
+    Bits(String),
     /// A batch lacks a column, or has it with another type.
     #[error("column {column:?}: the batch has {got}, the table {want}")]
     Batch {
@@ -112,13 +115,16 @@ pub struct Column {
     /// Whether it is open data: neither encrypted nor masked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub public: bool,
+    /// Of an int64, the bits that the magnitude of every value has at most, where they are fewer than 64: its sums take less room then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits: Option<u8>,
 }
 
 impl Column {
     /// A column that never is NULL.
     #[must_use]
     pub fn new(name: &str, ty: ColumnType) -> Self {
-        Self { name: name.to_owned(), ty, nullable: false, public: false }
+        Self { name: name.to_owned(), ty, nullable: false, public: false, bits: None }
     }
     /// A column that may be NULL.
     #[must_use]
@@ -129,6 +135,17 @@ impl Column {
     #[must_use]
     pub fn public(self) -> Self {
         Self { public: true, ..self }
+    }
+    /// The same of integers below `2^bits` in magnitude.
+    #[must_use]
+    pub fn bits(self, bits: u8) -> Self {
+        Self { bits: Some(bits), ..self }
+    }
+
+    /// Bits that hold the magnitude of every value, as an integer of the column's scale.
+    #[must_use]
+    pub fn magnitude_bits(&self) -> u32 {
+        self.bits.map_or(self.ty.magnitude_bits(), u32::from)
     }
 }
 
@@ -280,6 +297,9 @@ impl TableSchema {
                 && (precision == 0 || precision > DECIMAL_PRECISION_MAX || scale > precision)
             {
                 return Err(SchemaError::Decimal(column.name.clone()));
+            }
+            if column.bits.is_some_and(|bits| column.ty != ColumnType::Int64 || !(1..64).contains(&bits)) {
+                return Err(SchemaError::Bits(column.name.clone()));
             }
         }
         if self.key.is_empty() || self.key.len() > KEY_COLUMNS_MAX || self.columns.is_empty() {
@@ -457,7 +477,7 @@ impl TableSchema {
     /// What is summed, and where each sum stands.
     #[must_use]
     pub fn sum_fields(&self) -> Vec<(Summand, SumField)> {
-        let bits = |column: &usize| self.columns[*column].ty.magnitude_bits();
+        let bits = |column: &usize| self.columns[*column].magnitude_bits();
         let value_bits = |summand: &Summand| match summand {
             Summand::Weight | Summand::NotNull(_) => 1,
             Summand::Column(c) => bits(c),

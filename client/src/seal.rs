@@ -16,11 +16,11 @@ use crate::block::{encode_column, encode_weights};
 use crate::key::{KEY_BYTES_MAX, Keys};
 use crate::keyring::{Keyring, Table};
 use crate::packing::SumField;
-use crate::schema::{SchemaError, Summand};
+use crate::schema::{Column, SchemaError, Summand};
 use crate::sums;
 use crate::value::{ColumnType, VALUE_BYTES_MAX};
 use arrow_array::cast::AsArray;
-use arrow_array::types::Decimal128Type;
+use arrow_array::types::{Decimal128Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow_select::concat::concat_batches;
 use arrow_select::take::take_record_batch;
@@ -75,6 +75,14 @@ pub enum SealError {
         column: String,
         /// Its type.
         ty: ColumnType,
+    },
+    /// An integer has more bits than its column.
+    #[error("column {column:?} has integers of {bits} bits, and a value of more")]
+    Bits {
+        /// The column.
+        column: String,
+        /// Its bits.
+        bits: u8,
     },
     /// A row's sort key is too long.
     #[error("a sort key of {bytes} bytes, the limit is {KEY_BYTES_MAX}; shorten the key columns")]
@@ -364,8 +372,12 @@ impl Sealer {
                 return Err(SealError::LongValue { column: column.name.clone(), bytes: longest });
             }
             // A greater one would reach into the bits of another sum.
-            if !fits_digits(column.ty, array) {
-                return Err(SealError::Digits { column: column.name.clone(), ty: column.ty });
+            if !fits(column, array) {
+                let (name, ty) = (column.name.clone(), column.ty);
+                return Err(match column.bits {
+                    Some(bits) => SealError::Bits { column: name, bits },
+                    None => SealError::Digits { column: name, ty },
+                });
             }
         }
         self.weights.extend_from_slice(weights);
@@ -635,10 +647,19 @@ fn longest_value(ty: ColumnType, array: &ArrayRef) -> usize {
     }
 }
 
-fn fits_digits(ty: ColumnType, array: &ArrayRef) -> bool {
-    let ColumnType::Decimal { precision, .. } = ty else { return true };
-    let limit = 10u128.pow(u32::from(precision));
-    array.as_primitive::<Decimal128Type>().iter().flatten().all(|v| v.unsigned_abs() < limit)
+/// Whether all values keep to the digits or bits of their column.
+fn fits(column: &Column, array: &ArrayRef) -> bool {
+    match (column.ty, column.bits) {
+        (ColumnType::Decimal { precision, .. }, _) => {
+            let limit = 10u128.pow(u32::from(precision));
+            array.as_primitive::<Decimal128Type>().iter().flatten().all(|v| v.unsigned_abs() < limit)
+        }
+        (ColumnType::Int64, Some(bits)) => {
+            let limit = 1u64 << bits;
+            array.as_primitive::<Int64Type>().iter().flatten().all(|v| v.unsigned_abs() < limit)
+        }
+        _ => true,
+    }
 }
 
 /// Permutations that a tree over `cells` cells costs.

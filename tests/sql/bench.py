@@ -29,8 +29,8 @@ SECONDS = float(os.environ.get("SECONDS_EACH", "5"))
 # A transaction writes at most so many rows of a table.
 PART = 1_000_000
 FLIGHTS = {
-    "time_hour": "timestamptz", "carrier": "text", "flight": "bigint", "origin": "text", "dest": "text", "tailnum": "text",
-    "dep_delay": "bigint", "arr_delay": "bigint", "air_time": "bigint", "distance": "bigint",
+    "time_hour": "timestamptz", "carrier": "text", "flight": "integer", "origin": "text", "dest": "text", "tailnum": "text",
+    "dep_delay": "integer", "arr_delay": "integer", "air_time": "integer", "distance": "integer",
 }
 
 
@@ -89,7 +89,7 @@ def measure(words, data, count, vacuum):
     figures = {}
     with connect() as db:
         columns = ", ".join(f"{name} {kind}" for name, kind in FLIGHTS.items())
-        db.execute(f"CREATE TABLE flights (id bigint PRIMARY KEY, {columns})")
+        db.execute(f"CREATE TABLE flights (id integer PRIMARY KEY, {columns})")
         figures["copy_flights_s"] = timed(lambda: copy(db, "COPY flights FROM STDIN (FORMAT csv)", data))
 
         figures["create_index_s"] = timed(lambda: db.execute("CREATE INDEX by_carrier ON flights (carrier)"))

@@ -75,7 +75,7 @@ pub(super) fn columns<'a>(
             }
             (Err(why), _) => return Err(refused(why)),
         };
-        Ok(Column { name: field.name().clone(), ty, nullable: field.is_nullable(), public: false })
+        Ok(Column { name: field.name().clone(), ty, nullable: field.is_nullable(), public: false, bits: None })
     };
     fields.map(column).collect()
 }

@@ -160,7 +160,7 @@ pub(super) fn infer(source: impl Read, rows_max: Option<u64>) -> Result<Found, F
         if seen < rows {
             guess.see_null();
         }
-        Column { name, ty: guess.ty(), nullable: guess.is_nullable(), public: false }
+        Column { name, ty: guess.ty(), nullable: guess.is_nullable(), public: false, bits: None }
     };
     Ok(Found { columns: guesses.into_iter().map(column).collect(), rows: all.then_some(rows) })
 }

@@ -203,6 +203,30 @@ fn a_decimal_of_more_digits_than_its_column_is_refused() {
 }
 
 #[test]
+fn an_integer_of_more_bits_than_its_column_is_refused() {
+    let columns = vec![Column::nullable("n", ColumnType::Int64).bits(16)];
+    let schema = TableSchema::new("t", columns, &["n"], vec![SumExpr::Column("n".into())]).unwrap();
+    assert_eq!(schema.sum_fields().iter().map(|(_, field)| field.bits).collect::<Vec<_>>(), [26, 26, 41]);
+    let keyring = Arc::new(Keyring::generate(&mut StdRng::seed_from_u64(1)));
+    let public = keyring.seal_schema(&DB, &TableId(0), &schema, &mut StdRng::seed_from_u64(5)).unwrap();
+    let table = Arc::new(keyring.open_schema(&DB, &TableId(0), &public).unwrap());
+    let mut sealer = Sealer::new(TableKeys::new(keyring, DB, TableId(0), table));
+    let batch = |values: Vec<Option<i64>>| {
+        RecordBatch::try_new(schema.arrow(), vec![Arc::new(arrow_array::Int64Array::from(values))]).unwrap()
+    };
+    sealer.push(&batch(vec![Some(65_535), None, Some(-65_535)])).unwrap();
+    for past in [65_536, -65_536, i64::MIN] {
+        let error = sealer.push(&batch(vec![Some(1), Some(past)])).unwrap_err();
+        assert!(error.to_string().contains("\"n\" has integers of 16 bits"), "{error}");
+    }
+    assert_eq!(sealer.rows(), 3);
+    for (ty, bits) in [(ColumnType::Int64, 0), (ColumnType::Int64, 64), (ColumnType::Text, 8)] {
+        let refused = TableSchema::new("t", vec![Column::new("n", ty).bits(bits)], &["n"], Vec::new());
+        assert_eq!(refused.unwrap_err(), SchemaError::Bits("n".into()));
+    }
+}
+
+#[test]
 fn a_segment_of_more_rows_than_sums_keep_to_their_bits_for_is_refused() {
     let keys = table_keys(Keyring::generate(&mut StdRng::seed_from_u64(1)));
     let segment = seal(&keys, &rows(10), &mut StdRng::seed_from_u64(2), None);

@@ -66,6 +66,16 @@ impl SqlType {
         }
     }
 
+    /// The bits of the magnitude of its integers, where they are fewer than an int64's.
+    pub(crate) const fn bits(self) -> Option<u8> {
+        match self {
+            // 2^15 and 2^31 are the magnitudes of the least.
+            Self::Smallint => Some(16),
+            Self::Integer => Some(32),
+            _ => None,
+        }
+    }
+
     /// The name that goes with a field whose Arrow type does not say it.
     const fn name(self) -> Option<&'static str> {
         match self {

@@ -75,6 +75,20 @@ pub(super) fn check_fits(
         names
     };
     let key: Vec<&str> = args.key.iter().map(|k| k.trim()).collect();
+    // As `--key`, what is left away is as it is.
+    let mut public: Vec<&str> = args.public.iter().map(|p| p.trim()).collect();
+    let mut open: Vec<&str> = table.columns().iter().filter(|c| c.public).map(|c| c.name.as_str()).collect();
+    public.sort_unstable();
+    open.sort_unstable();
+    if !public.is_empty() && public != open {
+        let is = if open.is_empty() { "none".to_owned() } else { open.join(", ") };
+        return Err(Failure::usage(format!(
+            "table {:?} is there, and --public is not what is public in it",
+            table.name()
+        ))
+        .because(format!("public there: {is}"))
+        .help("a column is public from the start or never: import into another table"));
+    }
     let other_type = types.iter().any(|(name, ty)| table.columns().iter().any(|c| c.name == *name && c.ty != *ty));
     if names(table.columns()) == names(&found.columns) && (key.is_empty() || table.key() == key) && !other_type {
         return Ok(());

@@ -122,17 +122,23 @@ fn plain(columns: &[IndexColumn]) -> Result<Vec<String>, SqlError> {
     columns.iter().map(one).collect()
 }
 
-/// The sealed schema of a table's copy, sorted by `key`, with sums of every number and of what was asked for. An index is open where all it
+/// The sealed schema of a table's copy, sorted by `key`, with sums of what was asked for and of every number but those of the primary key,
+/// whose sum says nothing. An index is open where all it
 /// is sorted by is public: else the order of what everyone reads would tell the ranks of what is sealed.
 fn sealed(def: &TableDef, physical: &str, key: &[String], sums: &[SumExpr]) -> Result<TableSchema, SqlError> {
     let is_public = |name: &String| def.columns.iter().any(|c| c.physical == *name && c.public);
     let open = physical == def.physical || key.iter().all(is_public);
-    let column =
-        |c: &ColumnDef| Column { name: c.physical.clone(), ty: c.ty, nullable: c.nullable, public: open && c.public };
+    let column = |c: &ColumnDef| Column {
+        name: c.physical.clone(),
+        ty: c.ty,
+        nullable: c.nullable,
+        public: open && c.public,
+        bits: c.sql.bits(),
+    };
     let columns: Vec<Column> = def.columns.iter().map(column).collect();
     let numbers = def.columns.iter().filter(|c| matches!(c.ty, ColumnType::Int64 | ColumnType::Decimal { .. }));
     let mut all: Vec<SumExpr> =
-        numbers.filter(|c| c.physical != ROW_ID).map(|c| SumExpr::Column(c.physical.clone())).collect();
+        numbers.filter(|c| !def.key.contains(&c.physical)).map(|c| SumExpr::Column(c.physical.clone())).collect();
     all.extend(sums.iter().cloned());
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
     TableSchema::new(physical, columns.clone(), &key, all)
