@@ -375,7 +375,11 @@ pub fn blocks(
             open_lane(keys, segment, view, schema.column_lane(*index), groups, |rows, b| decode_column(ty, rows, b))?;
         Ok(concat(&parts.iter().map(|p| &**p).collect::<Vec<_>>())?)
     };
-    let arrays = columns.par_iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    // Few rows are opened sooner than others are woken for them.
+    let arrays = match groups.len() {
+        0..=2 => columns.iter().map(column).collect::<Result<Vec<_>, _>>()?,
+        _ => columns.par_iter().map(column).collect::<Result<Vec<_>, _>>()?,
+    };
     let weights = open_lane(keys, segment, view, schema.weight_lane(), groups, decode_weights)?.concat();
     Ok(Rows { batch: RecordBatch::try_new(schema.arrow_of(columns), arrays)?, weights })
 }

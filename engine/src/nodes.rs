@@ -238,8 +238,8 @@ impl SegmentReader<'_> {
     pub(crate) fn multi_open(&self, indices: &[u64]) -> Result<MultiOpening, Lost> {
         let plan = sibling_plan(self.cells, indices);
         let by_page: Vec<&[u64]> = indices.chunk_by(|a, b| a / PAGE_CELLS as u64 == b / PAGE_CELLS as u64).collect();
-        let pages: Vec<(Vec<Cell>, Vec<Fr>)> =
-            by_page.par_iter().map(|wanted| self.open_in_page(wanted)).collect::<Result<_, Lost>>()?;
+        let parts: Vec<&[&[u64]]> = by_page.chunks(FEW).collect();
+        let pages = each(&parts, 1, |pages| self.open_in_pages(pages))?;
         let mut cells = Vec::with_capacity(indices.len());
         let mut siblings = Vec::with_capacity(plan.iter().map(Vec::len).sum());
         for (opened, digests) in pages {
@@ -248,35 +248,54 @@ impl SegmentReader<'_> {
         }
         for (level, wanted) in plan.iter().enumerate().skip(1) {
             let groups: Vec<&[u64]> = wanted.chunk_by(|a, b| a / 8 == b / 8).collect();
-            let digests: Vec<Vec<FieldBytes>> = groups
-                .par_iter()
-                .map(|group| {
-                    let stored = self.group(level, group[0] / 8)?;
-                    Ok(group.iter().map(|i| field::to_bytes(&stored[(i % 8) as usize])).collect())
-                })
-                .collect::<Result<_, Lost>>()?;
+            let digests = each(&groups, FEW, |group| {
+                let stored = self.group(level, group[0] / 8)?;
+                Ok(group.iter().map(|i| field::to_bytes(&stored[(i % 8) as usize])).collect::<Vec<_>>())
+            })?;
             siblings.extend(digests.into_iter().flatten());
         }
         Ok(MultiOpening { cells, siblings })
     }
 
-    /// The wanted cells of one page, and the digests of those beside them in their groups.
-    fn open_in_page(&self, wanted: &[u64]) -> Result<(Vec<Cell>, Vec<Fr>), Lost> {
+    /// The wanted cells of some pages, and the digests of those beside them in their groups, hashed together.
+    fn open_in_pages(&self, pages: &[&[u64]]) -> Result<(Vec<Cell>, Vec<Fr>), Lost> {
+        let (mut cells, mut beside) = (Vec::new(), Vec::new());
+        for wanted in pages {
+            self.read_in_page(wanted, &mut cells, &mut beside)?;
+        }
+        Ok((cells, compress_many(NodeKind::Cell, &beside)))
+    }
+
+    /// Adds the wanted cells of one page, and those beside them in their groups.
+    fn read_in_page(&self, wanted: &[u64], cells: &mut Vec<Cell>, beside: &mut Vec<[Fr; 8]>) -> Result<(), Lost> {
         let page = wanted[0] / PAGE_CELLS as u64;
         let lost = Lost { page };
         let bytes = self.page(page)?;
         let at = |index: u64| (index % PAGE_CELLS as u64) as usize;
         let read = |i: usize| bytes.get(i * CELL_BYTES..(i + 1) * CELL_BYTES).and_then(page::cell).ok_or(lost);
-        let cells = wanted.iter().map(|i| read(at(*i))).collect::<Result<_, Lost>>()?;
-        let mut beside = Vec::new();
+        for index in wanted {
+            cells.push(read(at(*index))?);
+        }
         for group in wanted.chunk_by(|a, b| a / 8 == b / 8) {
             let first = group[0] - group[0] % 8;
             for index in (first..(first + 8).min(self.cells)).filter(|i| !group.contains(i)) {
                 beside.push(field::cell_to_fr(&read(at(index))?));
             }
         }
-        Ok((cells, compress_many(NodeKind::Cell, &beside)))
+        Ok(())
     }
+}
+
+/// Pages or records that one thread reads: to hand fewer to others costs more than it saves.
+const FEW: usize = 8;
+
+/// Does something with each item: on this thread up to `alone` items, on all threads above.
+fn each<T: Sync, R: Send>(
+    items: &[T],
+    alone: usize,
+    one: impl Fn(&T) -> Result<R, Lost> + Sync + Send,
+) -> Result<Vec<R>, Lost> {
+    if items.len() <= alone { items.iter().map(one).collect() } else { items.par_iter().map(one).collect() }
 }
 
 /// Which nodes of each level a verifier of `indices` (increasing) cannot compute, from level 0 up, left to right.

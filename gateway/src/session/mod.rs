@@ -361,10 +361,13 @@ impl SqlSession {
     /// [`SqlError`]; an open transaction has failed then.
     pub async fn execute(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Outcome, SqlError> {
         let result = self.try_execute(prepared, values).await;
-        let wishes = self.shared.take_wishes();
+        let (wishes, numbers) = (self.shared.take_wishes(), self.shared.take_numbers());
         if result.is_err() {
             self.fail();
             return result;
+        }
+        for (sequence, next) in numbers {
+            self.gateway.sequences.set(&*self.gateway.store, &sequence, next).await?;
         }
         for (name, value, local) in wishes {
             if !local {
@@ -678,8 +681,8 @@ impl SqlSession {
 
     /// A query's rows. A small answer is gathered first; a large one goes out as it comes.
     async fn query(&mut self, query: &ast::Query, work: &Arc<Work>, alone: bool) -> Result<Outcome, SqlError> {
-        let plan = self.cx().plan_query(query).await?;
-        let frame = self.context.execute_logical_plan(plan.clone()).await?;
+        let frame = self.cx().frame_of_query(query).await?;
+        let plan = frame.logical_plan().clone();
         let stream = apart(frame.execute_stream().await?);
         let schema = origins::marked(&plan, &names::named(query, &stream.schema()), &self.shared);
         let renamed = Arc::clone(&schema);

@@ -57,6 +57,9 @@ pub struct ColumnDef {
     /// Whether it is open data.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub public: bool,
+    /// The sequence of its numbers, where that is not called by its table and itself: it goes on where a table was made anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<String>,
 }
 
 /// Whether a column is declared as what is sealed.
@@ -127,6 +130,7 @@ impl TableDef {
             chars_max: None,
             hidden: c.name == ROW_ID,
             public: c.public,
+            sequence: None,
         };
         Self {
             name: schema.name().to_owned(),
@@ -196,7 +200,7 @@ impl TableDef {
     /// The sequence of an identity column.
     #[must_use]
     pub fn sequence(&self, column: &ColumnDef) -> String {
-        format!("{}.{}", self.physical, column.physical)
+        column.sequence.clone().unwrap_or_else(|| format!("{}.{}", self.physical, column.physical))
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     settings: Mutex<Settings>,
     /// What a statement has set by `set_config`: name, value, and whether it ends with the transaction.
     wishes: Mutex<Vec<(String, String, bool)>>,
+    /// What a statement has set by `setval`: sequences, and what each gives next.
+    numbers: Mutex<Vec<(String, i64)>>,
     /// What has an OID, of the catalogue that was asked for last.
     objects: Mutex<Option<(Arc<Catalog>, Arc<Objects>)>>,
     state: OnceLock<Weak<parking::State>>,
@@ -93,6 +95,14 @@ impl Shared {
     /// What was set so since it was last asked.
     pub(crate) fn take_wishes(&self) -> Vec<(String, String, bool)> {
         std::mem::take(&mut *self.wishes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+    /// Has a sequence go on with a number, once the statement has run.
+    pub(crate) fn wish_number(&self, sequence: String, next: i64) {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).push((sequence, next));
+    }
+    /// What was set so since it was last asked.
+    pub(crate) fn take_numbers(&self) -> Vec<(String, i64)> {
+        std::mem::take(&mut *self.numbers.lock().unwrap_or_else(PoisonError::into_inner))
     }
     /// Everything of a catalogue that has an OID.
     pub(crate) fn objects(&self, catalog: &Arc<Catalog>) -> Arc<Objects> {
@@ -240,6 +250,7 @@ pub(crate) fn planner(
         current: Mutex::new(current),
         settings: Mutex::default(),
         wishes: Mutex::default(),
+        numbers: Mutex::default(),
         objects: Mutex::default(),
         state: OnceLock::new(),
     });

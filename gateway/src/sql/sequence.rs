@@ -39,6 +39,14 @@ impl Sequences {
         }
         Ok(numbers)
     }
+
+    /// Has a sequence go on with `next`, at once and whatever becomes of the transaction. Other gateways use up the blocks that they have.
+    pub(crate) async fn set(&self, store: &dyn Store, name: &str, next: i64) -> Result<(), SqlError> {
+        let mut blocks = self.0.lock().await;
+        blocks.remove(name);
+        change(store, name, |_| Ok(next)).await?;
+        Ok(())
+    }
 }
 
 fn row(name: &str, next: i64) -> RecordBatch {
@@ -48,19 +56,27 @@ fn row(name: &str, next: i64) -> RecordBatch {
 }
 
 async fn reserve(store: &dyn Store, name: &str, count: i64) -> Result<Range<i64>, SqlError> {
+    let past = |first: i64| {
+        first.checked_add(count).ok_or_else(|| {
+            SqlError::new(SqlState::NumericValueOutOfRange, format!("the sequence of \"{name}\" has no more numbers"))
+        })
+    };
+    let first = change(store, name, past).await?;
+    Ok(first..past(first)?)
+}
+
+/// Changes the number that a sequence gives next; gives what it was.
+async fn change(store: &dyn Store, name: &str, next: impl Fn(i64) -> Result<i64, SqlError>) -> Result<i64, SqlError> {
     let select = Select::range(KeyRange::prefix(vec![Value::Text(name.to_owned())]));
     for attempt in 1.. {
         let (batches, evidence) = store.read(SEQUENCES, &select).await?;
         let held = batches.iter().find(|b| b.num_rows() > 0).map(|b| b.column(1).as_primitive::<Int64Type>().value(0));
         let first = held.unwrap_or(1);
-        let end = first.checked_add(count).ok_or_else(|| {
-            SqlError::new(SqlState::NumericValueOutOfRange, format!("the sequence of \"{name}\" has no more numbers"))
-        })?;
-        let mut rows = vec![(row(name, end), vec![1])];
+        let mut rows = vec![(row(name, next(first)?), vec![1])];
         rows.extend(held.map(|next| (row(name, next), vec![-1])));
         let write = Write { table: SEQUENCES.to_owned(), rows };
         match store.commit(&[(SEQUENCES.to_owned(), evidence.version)], vec![write]).await {
-            Ok(_) => return Ok(first..end),
+            Ok(_) => return Ok(first),
             Err(error) if error.state == SqlState::SerializationFailure && attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
         }

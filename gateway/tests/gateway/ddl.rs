@@ -28,6 +28,23 @@ async fn a_table_is_made_described_and_dropped() {
 }
 
 #[tokio::test]
+async fn sequences_go_on_where_they_are_set_and_after_a_table_was_made_anew() {
+    let s = &mut session().await;
+    tag(s, "CREATE TABLE t (id serial PRIMARY KEY, a int); INSERT INTO t (a) VALUES (1), (2)").await;
+    tag(s, "INSERT INTO t VALUES (5000, 3)").await;
+    let last = "SELECT setval(pg_get_serial_sequence('\"t\"', 'id'), coalesce(max(id), 1), max(id) IS NOT NULL) FROM t";
+    assert_eq!(rows(s, last).await, ["5000"]);
+    assert_eq!(rows(s, "INSERT INTO t (a) VALUES (4) RETURNING id").await, ["5001"]);
+    assert_eq!(rows(s, "SELECT setval('t_id_seq', 6000, false)").await, ["6000"]);
+    assert_eq!(rows(s, "INSERT INTO t (a) VALUES (5) RETURNING id").await, ["6000"]);
+    assert_eq!(rows(s, "SELECT setval(NULL, 7)").await, ["7"]);
+    assert_eq!(state(s, "SELECT setval('nothing', 7)").await, "42P01");
+    assert_eq!(state(s, "SELECT setval('t_id_seq', 0)").await, "22003");
+    tag(s, "ALTER TABLE t ADD COLUMN b int DEFAULT 1").await;
+    assert_eq!(rows(s, "INSERT INTO t (a) VALUES (6) RETURNING id").await, ["6001"]);
+}
+
+#[tokio::test]
 async fn malformed_tables_are_refused() {
     let s = &mut session().await;
     for (text, code) in [

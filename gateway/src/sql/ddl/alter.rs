@@ -196,6 +196,10 @@ impl Cx<'_> {
         }
         let text = format!("SELECT {} FROM {}.{}", items.join(", "), context::WHOLE, quote(&old.name));
         let rows = self.collect_text(&text).await?;
+        for column in &mut new.columns {
+            let before = old.columns.iter().find(|c| c.physical == column.physical && c.identity);
+            column.sequence = before.filter(|_| column.identity).map(|c| old.sequence(c));
+        }
         new.physical = self.free_physical(&new.name).await?;
         let mut cleared = vec![old.physical.clone()];
         self.make_physical(sealed(&new, &new.physical, &new.key, &self.sums_left(&old.physical, &new))?).await?;

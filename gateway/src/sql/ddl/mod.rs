@@ -64,6 +64,7 @@ fn declaration(def: &ast::ColumnDef, notices: &mut Notices) -> Result<Declaratio
         chars_max: kind.chars_max,
         hidden: false,
         public: false,
+        sequence: None,
     };
     let (mut primary, mut unique, mut check) = (false, false, None);
     for option in &def.options {
@@ -560,6 +561,7 @@ fn row_id(public: bool) -> ColumnDef {
         chars_max: None,
         hidden: true,
         public,
+        sequence: None,
     }
 }
 
@@ -593,6 +595,7 @@ fn column_of(field: &datafusion::arrow::datatypes::Field) -> Result<ColumnDef, S
         chars_max: field.metadata().get(CHARS_MAX).and_then(|n| n.parse().ok()),
         hidden: false,
         public: false,
+        sequence: None,
     })
 }
 

@@ -3,6 +3,7 @@
 //! Source  PostgreSQL 15, "System Catalog Information Functions"
 
 use super::{Objects, What, column_name, sequence_name};
+use crate::error::{SqlError, SqlState};
 use crate::sql::catalog::{IndexDef, TableDef};
 use crate::sql::context::Shared;
 use crate::sql::quote;
@@ -10,7 +11,7 @@ use datafusion::arrow::array::cast::AsArray;
 use datafusion::arrow::array::{Array, ArrayRef, StringArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Int64Type};
-use datafusion::common::Result;
+use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
@@ -93,6 +94,27 @@ fn serial_of(objects: &Objects, table: &str, column: &str) -> Option<String> {
     })
 }
 
+/// What keeps the numbers of a sequence, by the name that `pg_get_serial_sequence` gives.
+fn sequence_of(objects: &Objects, name: &str) -> Result<String, SqlError> {
+    let bare = name.trim_start_matches("public.").trim_matches('"');
+    let found = objects.relations.iter().find_map(|o| match &o.what {
+        What::Sequence(def, c) if sequence_name(def, c) == bare => Some(def.sequence(c)),
+        _ => None,
+    });
+    let shown: String = name.chars().take(80).collect();
+    found.ok_or_else(|| SqlError::new(SqlState::UndefinedTable, format!("relation \"{shown}\" does not exist")))
+}
+
+/// The number that comes next where `value` was given out last, or, not called, is to be given out.
+fn next_after(name: &str, value: i64, called: bool) -> Result<i64, SqlError> {
+    let next = value.checked_add(i64::from(called)).filter(|_| value >= 1);
+    let shown: String = name.chars().take(80).collect();
+    next.ok_or_else(|| {
+        let why = format!("setval: value {value} is out of bounds for sequence \"{shown}\"");
+        SqlError::new(SqlState::NumericValueOutOfRange, why)
+    })
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Of {
     Index,
@@ -105,6 +127,8 @@ enum Of {
     Setting,
     /// SET in the words of a function.
     SetConfig,
+    /// What a sequence gives next.
+    SetVal,
     /// There are no comments.
     Comment(&'static str),
     /// Whether a relation's name needs no schema before it.
@@ -114,7 +138,8 @@ enum Of {
 }
 
 impl Of {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
+        Self::SetVal,
         Self::Setting,
         Self::SetConfig,
         Self::Visible,
@@ -174,6 +199,7 @@ impl ScalarUDFImpl for Definition {
             Of::Expr => "pg_get_expr",
             Of::Setting => "current_setting",
             Of::SetConfig => "set_config",
+            Of::SetVal => "setval",
             Of::Comment(name) | Of::Known(name) => name,
             Of::Visible => "pg_table_is_visible",
         }
@@ -182,7 +208,11 @@ impl ScalarUDFImpl for Definition {
         &self.signature
     }
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(if matches!(self.of, Of::Visible | Of::Known(_)) { DataType::Boolean } else { DataType::Utf8 })
+        Ok(match self.of {
+            Of::Visible | Of::Known(_) => DataType::Boolean,
+            Of::SetVal => DataType::Int64,
+            _ => DataType::Utf8,
+        })
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
@@ -200,6 +230,18 @@ impl ScalarUDFImpl for Definition {
             return Ok(ColumnarValue::Array(Arc::new(visible)));
         }
         let texts = |i: usize| -> Result<ArrayRef> { Ok(cast(&arrays[i], &DataType::Utf8)?) };
+        if self.of == Of::SetVal {
+            let [_, _, ..] = arrays.as_slice() else { return exec_err!("setval takes a sequence and a number") };
+            let (names, values) = (texts(0)?, cast(&arrays[1], &DataType::Int64)?);
+            let values = values.as_primitive::<Int64Type>();
+            let called = arrays.get(2).and_then(|a| a.as_boolean_opt());
+            for (row, (name, value)) in names.as_string::<i32>().iter().zip(values).enumerate() {
+                let (Some(name), Some(value)) = (name, value) else { continue };
+                let called = called.is_none_or(|c| c.is_valid(row) && c.value(row));
+                self.shared.wish_number(sequence_of(&objects, name)?, next_after(name, value, called)?);
+            }
+            return Ok(ColumnarValue::Array(Arc::new(values.clone())));
+        }
         let out: StringArray = match self.of {
             Of::Comment(_) => (0..rows).map(|_| None::<String>).collect(),
             Of::Expr => texts(0)?.as_string::<i32>().clone(),
@@ -250,7 +292,8 @@ impl ScalarUDFImpl for Definition {
 pub(in crate::sql) fn register(context: &SessionContext, shared: &Arc<Shared>) {
     for of in Of::ALL {
         let widths = 1..=3;
-        let volatility = if of == Of::SetConfig { Volatility::Volatile } else { Volatility::Stable };
+        let acts = matches!(of, Of::SetConfig | Of::SetVal);
+        let volatility = if acts { Volatility::Volatile } else { Volatility::Stable };
         let signature = Signature::one_of(widths.map(TypeSignature::Any).collect(), volatility);
         context.register_udf(ScalarUDF::new_from_impl(Definition { of, shared: Arc::clone(shared), signature }));
     }

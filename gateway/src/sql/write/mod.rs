@@ -25,8 +25,9 @@ use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema, TableReference};
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{self, AssignmentTarget, SelectItem};
 use fluence_client::schema::TableSchema;
@@ -87,7 +88,11 @@ impl Cx<'_> {
         }
     }
 
-    pub(super) async fn plan(&self, mut statement: ast::Statement) -> Result<LogicalPlan, SqlError> {
+    pub(super) async fn plan(&self, statement: ast::Statement) -> Result<LogicalPlan, SqlError> {
+        self.plan_in(&self.context.state(), statement).await
+    }
+
+    async fn plan_in(&self, state: &SessionState, mut statement: ast::Statement) -> Result<LogicalPlan, SqlError> {
         let Current { catalog, .. } = self.current();
         let columns_of = |name: &ast::ObjectName| {
             let def = catalog.tables.get(&crate::sql::relation(name).ok()?)?;
@@ -96,7 +101,6 @@ impl Cx<'_> {
         crate::sql::aliases::tell_apart(&mut statement, &columns_of);
         crate::sql::rewrite::rewrite(&mut statement, self.user, self.number, self.settings)?;
         self.note_casts(crate::sql::params::casts(&mut statement)?);
-        let state = self.context.state();
         let plan = state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await?;
         crate::sql::arithmetic::settled(crate::sql::system::nested::looped(plan, self.shared)?)
     }
@@ -110,6 +114,13 @@ impl Cx<'_> {
     /// The plan of a query.
     pub(crate) async fn plan_query(&self, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
         self.plan(ast::Statement::Query(Box::new(query.clone()))).await
+    }
+
+    /// The same, ready to run. The planner's state is large: it is taken once.
+    pub(crate) async fn frame_of_query(&self, query: &ast::Query) -> Result<DataFrame, SqlError> {
+        let state = self.context.state();
+        let plan = self.plan_in(&state, ast::Statement::Query(Box::new(query.clone()))).await?;
+        Ok(DataFrame::new(state, plan))
     }
 
     /// The rows of a statement that is a query.
