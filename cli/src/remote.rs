@@ -56,16 +56,14 @@ impl Remote {
         let known = config.databases.get(&place.db).cloned().unwrap_or_default();
         let nodes = named(&known, &place.node)?;
         let addresses: Vec<String> = nodes.iter().map(|(_, address)| address.clone()).collect();
-        if remember && (known.nodes != addresses || place.db_id.is_some() && known.id != place.db_id) {
-            let entry = config.databases.entry(place.db.clone()).or_default();
-            if let (Some(other), Some(id)) = (entry.id, place.db_id)
-                && other != id
-            {
-                return Err(
-                    Failure::usage(format!("database {:?} is {other} here", place.db)).help("take another --db for it")
-                );
-            }
-            (entry.id, entry.nodes) = (place.db_id.or(entry.id), addresses);
+        if let (Some(other), Some(id)) = (known.id, place.db_id)
+            && other != id
+        {
+            let what = format!("database {:?} is {other} here", place.db);
+            return Err(Failure::usage(what).help("take another --db for it"));
+        }
+        if remember && known.nodes != addresses {
+            config.databases.entry(place.db.clone()).or_default().nodes = addresses;
             home.save(&config)?;
         }
         let dialer = Dialer::start(DialOptions::default()).doing("cannot start the network")?;
@@ -158,17 +156,15 @@ impl Remote {
 
     async fn find(&self, home: &Home, place: &Place) -> Result<Option<Database<Dialer>>> {
         let config = home.config()?;
-        if let Some(id) = config.databases.get(&place.db).and_then(|d| d.id) {
-            if let Ok(database) = self.session.database(id) {
-                return Ok(Some(database));
+        let kept = config.databases.get(&place.db).and_then(|d| d.id);
+        if let Some(id) = kept.or(place.db_id) {
+            let database = self.known_or_found(id).await;
+            let database = database.map_err(|e| failure(e, &format!("cannot open database {:?}, {id}", place.db)))?;
+            // Kept once it was opened: a mistyped id does not take the name.
+            if kept.is_none() {
+                self.keep(home, place, id)?;
             }
-            // A restored keystore: the network brings the state back. Or another owner's database.
-            self.recover().await?;
-            let database = match self.session.database(id) {
-                Ok(own) => Ok(own),
-                Err(_) => self.session.find_database(id, &self.nodes).await,
-            };
-            return database.map(Some).map_err(|e| failure(e, &format!("cannot open database {:?}, {id}", place.db)));
+            return Ok(Some(database));
         }
         let by_label = self.session.known().into_iter().find(|(_, d)| d.label == place.db).map(|(id, _)| id);
         let id = match by_label {
@@ -192,6 +188,19 @@ impl Remote {
         let Some(id) = id else { return Ok(None) };
         self.keep(home, place, id)?;
         self.session.database(id).map(Some).map_err(|e| failure(e, "cannot open the database"))
+    }
+
+    /// A database by its id. Where the keystore does not know it, it was restored, and the network brings its state back; or the database
+    /// is another owner's.
+    async fn known_or_found(&self, id: DatabaseId) -> std::result::Result<Database<Dialer>, ClientError> {
+        if let Ok(known) = self.session.database(id) {
+            return Ok(known);
+        }
+        self.session.recover(&self.nodes).await?;
+        match self.session.database(id) {
+            Ok(own) => Ok(own),
+            Err(_) => self.session.find_database(id, &self.nodes).await,
+        }
     }
 
     async fn recover(&self) -> Result<Vec<DatabaseId>> {

@@ -230,6 +230,8 @@ fn whoever_has_other_keys_reads_what_is_public_and_checks_the_number_itself() {
     std::fs::create_dir(&elsewhere).unwrap();
     let other = Owner::new(&elsewhere);
     let theirs = |words: &[&'static str]| [words, &["--db", "theirs"]].concat();
+    let mistyped = [&theirs(&["table", "ls"])[..], &["--db-id", "0x00000000000000000000000000000000"], &nodes].concat();
+    other.refused(&mistyped, 1, "cannot open database");
     let first = [&theirs(&["table", "ls"])[..], &["--db-id", id], &nodes].concat();
     let told = other.json(&first);
     let tables: Vec<(&str, usize)> = told["tables"]
@@ -239,6 +241,7 @@ fn whoever_has_other_keys_reads_what_is_public_and_checks_the_number_itself() {
         .map(|t| (t["table"].as_str().unwrap(), t["columns"].as_array().unwrap().len()))
         .collect();
     assert_eq!(tables, [("stations~1", 2), ("shops", 2)]);
+    other.refused(&mistyped, 2, "take another --db");
     let asked = other.json(&theirs(&["query", "stations", "--agg", "sum:height", "--agg", "count", "--prove"]));
     let answers: Vec<String> =
         asked["answers"].as_array().unwrap().iter().map(|a| a["value"].to_string().replace('"', "")).collect();

@@ -367,7 +367,10 @@ impl SqlSession {
             return result;
         }
         for (sequence, next) in numbers {
-            self.gateway.sequences.set(&*self.gateway.store, &sequence, next).await?;
+            if let Err(error) = self.gateway.sequences.set(&*self.gateway.store, &sequence, next).await {
+                self.fail();
+                return Err(error);
+            }
         }
         for (name, value, local) in wishes {
             if !local {

@@ -283,8 +283,8 @@ impl Catalog {
         }
         // Another owner's database: what its objects say is sealed, so its open tables have the names that they were made under.
         let mut newest: BTreeMap<&str, (u32, &TableSchema)> = BTreeMap::new();
-        for (name, schema) in catalog.physical.iter().filter(|_| catalog.version.is_none()) {
-            if let Some((name, n)) = made_as(name)
+        for (name, schema) in &catalog.physical {
+            if let (None, Some((name, n))) = (catalog.version, made_as(name))
                 && newest.get(name).is_none_or(|(before, _)| *before < n)
             {
                 newest.insert(name, (n, schema));

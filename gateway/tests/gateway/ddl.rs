@@ -37,7 +37,9 @@ async fn sequences_go_on_where_they_are_set_and_after_a_table_was_made_anew() {
     assert_eq!(rows(s, "INSERT INTO t (a) VALUES (4) RETURNING id").await, ["5001"]);
     assert_eq!(rows(s, "SELECT setval('t_id_seq', 6000, false)").await, ["6000"]);
     assert_eq!(rows(s, "INSERT INTO t (a) VALUES (5) RETURNING id").await, ["6000"]);
-    assert_eq!(rows(s, "SELECT setval(NULL, 7)").await, ["7"]);
+    assert_eq!(rows(s, "SELECT setval(NULL, 7)").await, ["NULL"]);
+    assert_eq!(rows(s, "SELECT setval('t_id_seq', NULL)").await, ["NULL"]);
+    assert_eq!(rows(s, "SELECT setval('t_id_seq', 9, NULL::boolean)").await, ["NULL"]);
     assert_eq!(state(s, "SELECT setval('nothing', 7)").await, "42P01");
     assert_eq!(state(s, "SELECT setval('t_id_seq', 0)").await, "22003");
     tag(s, "ALTER TABLE t ADD COLUMN b int DEFAULT 1").await;

@@ -72,6 +72,9 @@ async fn everyone_reads_what_is_public_with_proof_and_only_the_owner_writes() {
     tag(s, "UPDATE stations SET zone = 'z' WHERE id = 7").await;
     let e = &mut stranger(&real).await;
     assert_eq!(rows(e, "SELECT * FROM stations WHERE id = 7").await, ["7|changed|0|z"]);
+    // What was dropped is there still, without rows.
+    tag(s, "DROP TABLE stations").await;
+    assert_eq!(rows(&mut stranger(&real).await, "SELECT count(*) FROM stations").await, ["0"]);
 }
 
 #[tokio::test]

@@ -124,8 +124,8 @@ fn plain(columns: &[IndexColumn]) -> Result<Vec<String>, SqlError> {
 }
 
 /// The sealed schema of a table's copy, sorted by `key`, with sums of what was asked for and of every number but those of the primary key,
-/// whose sum says nothing. An index is open where all it
-/// is sorted by is public: else the order of what everyone reads would tell the ranks of what is sealed.
+/// whose sum says nothing. An index is open where all it is sorted by is public: else the order of what everyone reads would tell the ranks
+/// of what is sealed.
 fn sealed(def: &TableDef, physical: &str, key: &[String], sums: &[SumExpr]) -> Result<TableSchema, SqlError> {
     let is_public = |name: &String| def.columns.iter().any(|c| c.physical == *name && c.public);
     let open = physical == def.physical || key.iter().all(is_public);

@@ -8,7 +8,7 @@ use crate::sql::catalog::{IndexDef, TableDef};
 use crate::sql::context::Shared;
 use crate::sql::quote;
 use datafusion::arrow::array::cast::AsArray;
-use datafusion::arrow::array::{Array, ArrayRef, StringArray};
+use datafusion::arrow::array::{Array, ArrayRef, Int64Array, StringArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::{Result, exec_err};
@@ -77,6 +77,11 @@ fn view_of(objects: &Objects, oid: i64) -> Option<String> {
     }
 }
 
+/// A name as it is kept: without its schema and quotes.
+fn bare(name: &str) -> &str {
+    name.trim_start_matches("public.").trim_matches('"')
+}
+
 /// The sequence of a column: by name, or, of a table given by its OID, as tools cast it, by the sequence's OID.
 fn serial_of(objects: &Objects, table: &str, column: &str) -> Option<String> {
     if let Ok(oid) = table.parse::<u32>() {
@@ -85,7 +90,7 @@ fn serial_of(objects: &Objects, table: &str, column: &str) -> Option<String> {
             |o: &super::Object| matches!(&o.what, What::Sequence(def, c) if def.name == *name && c.name == column);
         return objects.relations.iter().find(|o| sequence(o)).map(|o| o.oid.to_string());
     }
-    let table = table.trim_start_matches("public.").trim_matches('"');
+    let table = bare(table);
     objects.relations.iter().find_map(|o| match &o.what {
         What::Sequence(def, c) if def.name == table && c.name == column => {
             Some(format!("public.{}", written(&sequence_name(def, c))))
@@ -96,7 +101,7 @@ fn serial_of(objects: &Objects, table: &str, column: &str) -> Option<String> {
 
 /// What keeps the numbers of a sequence, by the name that `pg_get_serial_sequence` gives.
 fn sequence_of(objects: &Objects, name: &str) -> Result<String, SqlError> {
-    let bare = name.trim_start_matches("public.").trim_matches('"');
+    let bare = bare(name);
     let found = objects.relations.iter().find_map(|o| match &o.what {
         What::Sequence(def, c) if sequence_name(def, c) == bare => Some(def.sequence(c)),
         _ => None,
@@ -235,12 +240,14 @@ impl ScalarUDFImpl for Definition {
             let (names, values) = (texts(0)?, cast(&arrays[1], &DataType::Int64)?);
             let values = values.as_primitive::<Int64Type>();
             let called = arrays.get(2).and_then(|a| a.as_boolean_opt());
-            for (row, (name, value)) in names.as_string::<i32>().iter().zip(values).enumerate() {
-                let (Some(name), Some(value)) = (name, value) else { continue };
-                let called = called.is_none_or(|c| c.is_valid(row) && c.value(row));
-                self.shared.wish_number(sequence_of(&objects, name)?, next_after(name, value, called)?);
-            }
-            return Ok(ColumnarValue::Array(Arc::new(values.clone())));
+            let set = |(row, (name, value)): (usize, (Option<&str>, Option<i64>))| -> Result<Option<i64>> {
+                let is_called = called.map_or(Some(true), |c| c.is_valid(row).then(|| c.value(row)));
+                let (Some(name), Some(value), Some(is_called)) = (name, value, is_called) else { return Ok(None) };
+                self.shared.wish_number(sequence_of(&objects, name)?, next_after(name, value, is_called)?);
+                Ok(Some(value))
+            };
+            let rows = names.as_string::<i32>().iter().zip(values).enumerate();
+            return Ok(ColumnarValue::Array(Arc::new(rows.map(set).collect::<Result<Int64Array>>()?)));
         }
         let out: StringArray = match self.of {
             Of::Comment(_) => (0..rows).map(|_| None::<String>).collect(),
