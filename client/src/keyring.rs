@@ -53,7 +53,7 @@ pub enum KeyError {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// The schema is too long to seal.
-    #[error("the sealed schema takes {0} bytes, the limit is {DESCRIPTION_BYTES_MAX}")]
+    #[error("the schema takes {0} bytes, sealed and with what is public, the limit is {DESCRIPTION_BYTES_MAX}")]
     TooLong(usize),
 }
 

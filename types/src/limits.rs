@@ -38,7 +38,7 @@ pub const INLINE_SEGMENT_BYTES_MAX: usize = 64 << 10;
 pub const OP_BYTES_MAX: usize = 2 << 20;
 /// Changes (projections touched) in one transaction.
 pub const CHANGES_MAX: usize = 64;
-/// Bytes of a sealed schema.
+/// Bytes of what an owner says of a table: its schema, sealed, and what of it is public.
 pub const DESCRIPTION_BYTES_MAX: usize = 256 << 10;
 /// Bytes of all public schemas of a database together: one response carries them.
 pub const SCHEMAS_BYTES_MAX: u64 = 16 << 20;
